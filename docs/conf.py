@@ -27,7 +27,9 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 html_theme = "furo"
-html_title = "imgload"
+html_title = f"imgload {version}"
+html_static_path = ["static"]
+html_css_files = ["prompts.css"]
 html_copy_source = False
 _PAGE = re.compile(r"[\w/-]+")
 

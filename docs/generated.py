@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 
 import click
@@ -85,7 +86,7 @@ def _paragraph(text: str) -> str:
     if not text.startswith("\b"):
         return f"{text}\n"
     title, _, lines = text.removeprefix("\b").strip("\n").partition("\n")
-    return f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
+    return f"{title}\n\n```text\n{textwrap.dedent(lines)}\n```\n"
 
 
 def option_records(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:

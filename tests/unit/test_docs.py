@@ -162,6 +162,10 @@ def test_every_command_and_option_is_in_the_reference() -> None:
         assert [o.name for o in options if o.opts[0] not in section] == []
 
 
+def test_the_reference_keeps_the_columns_of_a_help_text() -> None:
+    assert "```text\n  0  every image is verified on every node\n" in command_line()
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     names = [name for name in imgload.__all__ if not name.startswith("__")]
     assert [name for name in names if f":: imgload.{name}\n" not in library()] == []
