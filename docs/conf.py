@@ -31,6 +31,9 @@ html_title = f"imgload {version}"
 html_static_path = ["static"]
 html_css_files = ["prompts.css"]
 html_copy_source = False
+templates_path = ["templates"]
+_SIDEBAR = ("brand", "search", "scroll-start", "navigation", "versions", "scroll-end")
+html_sidebars = {"**": [f"sidebar/{part}.html" for part in _SIDEBAR]}
 _PAGE = re.compile(r"[\w/-]+")
 
 
