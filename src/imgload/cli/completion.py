@@ -100,7 +100,7 @@ def _is_break(part: str) -> bool:
 
 
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return candidates of a kind: images, clusters, nodes, or a key of `_FIXED`."""
+    """Return candidates of a kind: images, repositories, clusters, nodes, or a key of `_FIXED`."""
     task = Task(partial(result_or_error, partial(_names, kind, context.params, incomplete)))
     task.wait_at_most(_SECONDS)
     names = task.result() if task.done else ()
@@ -121,6 +121,8 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
     with Session.open(source, follow_links=bool(params.get("follow_links"))) as session:
         if kind == "images":
             return _images(session, incomplete)
+        if kind == "repositories":
+            return [name.rpartition(":")[0] for name in _images(session, incomplete)]
         clusters = find_clusters(session.engines)
     if kind == "clusters":
         return [cluster.name for cluster in clusters]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgload.cli.options import cluster_options, output_option, verbose_option
+from imgload.cli.options import cluster_options, complete_images, output_option, verbose_option
 from imgload.cli.output import failures, hint_text, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import one_line
@@ -62,7 +62,7 @@ def show_clusters(listing: ClusterList) -> None:
 
 
 @click.command()
-@click.argument("image", required=False)
+@click.argument("image", required=False, shell_complete=complete_images)
 @cluster_options
 @verbose_option
 @output_option("json")

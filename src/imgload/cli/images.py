@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import click
 from imgload.cli.options import (
     address_option,
     cluster_options,
+    complete,
     complete_images,
     output_option,
     verbose_option,
@@ -191,7 +193,12 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 
 
 @click.command()
-@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
+@click.argument(
+    "repositories",
+    nargs=-1,
+    metavar="[REPOSITORY]...",
+    shell_complete=partial(complete, "repositories"),
+)
 @cluster_options
 @address_option
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")

@@ -198,7 +198,7 @@ class Watch:
         """Yield loads and notes for ever."""
         Task(partial(_prepare, self.selection.nodes))
         engines = " and ".join(source.describe for source in self.sources)
-        nodes = ", ".join(node.name for node in self.selection.nodes)
+        nodes = ", ".join(map(_described, self.selection.nodes))
         yield from map(Note, self.selection.notes)
         yield Note(f"watching {engines} for {', '.join(self.patterns)}; loading into {nodes}")
         while True:
@@ -305,6 +305,11 @@ class Watch:
                 return [load for name in names for load in self._attempt(source, [name], began)]
             error = failure
         return [_watched_load(names, began, report, error)]
+
+
+def _described(node: NodeRuntime) -> str:
+    state = node.container.state
+    return node.name if state == "running" else f"{node.name} ({state})"
 
 
 def _prepare(nodes: Sequence[NodeRuntime]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint, EngineKind
+from imgload.loader.events import Note
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Heard
 from imgload.tools.watch.watch import ClusterSelector, Watch, WatchedLoad
@@ -39,7 +40,9 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, ClusterSelector.settle([*engines.values()], "kind", ()), ["app"])
     results = iter(watch)
-    next(results)
+    note = next(results)
+    assert isinstance(note, Note)
+    assert note.text.endswith("; loading into kind-control-plane (exited)")
     event = ImageEvent("app:dev", images[builder].target)
     watch.listeners[0].notify(Heard(engines[builder], event))
     load = next(results)
