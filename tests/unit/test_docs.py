@@ -22,11 +22,13 @@ import pytest
 import yaml
 
 import imgload
-from docs.generated import PAGES, command_line, error_tables, library
+from docs.generated import PAGES as GENERATED
+from docs.generated import command_line, error_tables, library
 from imgload.cli.app import cli
 from imgload.core import trace
 from imgload.core.errors import ImgloadError
 from tests.engine.test_costs import COSTS
+from tests.snippets import PAGES, snippets
 from tests.unit.test_peers_page import defined
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +105,21 @@ def _no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_write", None)
 
 
+_COMMENT = re.compile(r"before:\s.+|not executed: .+|executed by (test_\w+)", re.DOTALL)
+_SNIPPET = re.compile(r"^ *```(?:console|sh|python)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_snippet_is_executed_or_has_the_reason_why_not(page: Path) -> None:
+    """`test_pages.py` executes each snippet that has no reason."""
+    found = snippets(page)
+    assert len(found) == len(_SNIPPET.findall(page.read_text()))
+    comments = [_COMMENT.fullmatch(snippet.comment) for snippet in found if snippet.comment]
+    assert all(comments), [snippet.comment for snippet in found]
+    tests = {comment[1] for comment in comments if comment and comment[1]}
+    assert tests <= defined("**/test_*.py")
+
+
 _ANY_BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CHECKS: dict[str, Callable[[str], object]] = {
     "python": ast.parse,
@@ -171,7 +188,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_each_generated_part_has_its_page() -> None:
-    assert [page for page in PAGES if not (DOCS / f"{page}.md").is_file()] == []
+    assert [page for page in GENERATED if not (DOCS / f"{page}.md").is_file()] == []
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -1,0 +1,210 @@
+"""The README and the pages in docs/ show the output that their commands and programs have."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.engine.conftest import cases, forget, records
+from tests.lab import Lab, Node
+from tests.lab.engine import Engine
+from tests.snippets import PAGES, ROOT, snippets
+
+_SHORT = ("README.md", "docs/start.md")
+"""The pages of every run."""
+_MEBIBYTE = 1 << 20
+_START = """\
+exec 2>&1
+docker() { command docker "$@" 2>>"$HOME/errors"; }  # it warns of the builder
+build() {
+    mkdir -p "$HOME/$1"
+    head -c "${2-16}" /dev/urandom >"$HOME/$1/layer"
+    printf 'FROM scratch\\nCOPY layer /\\n' >"$HOME/$1/Dockerfile"
+    "${3-docker}" build -q -t "$1" "$HOME/$1"
+}
+load() { build "$@" && imgload load -q "$1" --cluster kind; }
+"""
+_STEP = "(exit $status)\n{}\nstatus=$?\nprintf '\\0%s\\0' $status\n"
+"""A command sees the exit status of the last one, and is followed by its own."""
+_VARYING = {
+    "number": r"\d+(?:\.\d+)? (?:B|[KMG]iB|s)\b",
+    "clock": r"\d\d:\d\d:\d\d",
+    "version": r"\d+(?:\.\d+)+(?:\+\w+)?",
+    "port": r":\d{5}\b",
+    "rest": r"…",
+}
+_ID = r"\b[0-9a-f]{12}(?:[0-9a-f]{52})?\b"
+_PARTS = re.compile("|".join([*(f"(?P<{k}>{v})" for k, v in _VARYING.items()), f"(?P<id>{_ID})"]))
+
+
+@attrs.frozen
+class Session:
+    """The state of a page: `ids` are image IDs on the page and those of this run."""
+
+    ids: dict[str, str] = attrs.field(factory=dict)
+
+    def shows(self, expected: str, output: str) -> bool:
+        """Compare an output with that on the page, except for times, sizes and new IDs."""
+        pattern, end, groups = "", 0, dict[str, str]()
+        for found in _PARTS.finditer(expected):
+            pattern += re.escape(expected[end : found.start()])
+            pattern += self._pattern(found, groups)
+            end = found.end()
+        match = re.fullmatch(pattern + re.escape(expected[end:]), output)
+        if match:
+            self.ids.update((shown, match[name]) for shown, name in groups.items())
+        return match is not None
+
+    def _pattern(self, found: re.Match[str], groups: dict[str, str]) -> str:
+        kind, text = str(found.lastgroup), found[0]
+        if kind == "rest":
+            alone = found.string[: found.start()].rpartition("\n")[2] == ""
+            return r"(?s:.*?)" if alone else r".*?"
+        if kind != "id":
+            return _VARYING[kind]
+        shown = text[:12]
+        if shown in self.ids:
+            name = self.ids[shown]
+        elif shown in groups:
+            name = f"(?P={groups[shown]})"
+        else:
+            groups[shown] = f"id{len(groups)}"
+            name = f"(?P<{groups[shown]}>[0-9a-f]{{12}})"
+        return name + (r"[0-9a-f]{52}" if len(text) > len(shown) else "")
+
+
+def ordered(text: str) -> str:
+    """Sort the lines about nodes that start in parallel, and omit spaces at the end of lines."""
+    lines = [line.rstrip() for line in text.strip("\n").split("\n")]
+    groups = itertools.groupby(lines, lambda line: line.startswith("sending "))
+    return "\n".join(
+        line for parallel, group in groups for line in (sorted(group) if parallel else group)
+    )
+
+
+@attrs.frozen
+class Place:
+    """Engines and clusters like those on the pages."""
+
+    docker: Engine
+    podman: Engine
+    nodes: list[Node]
+
+    def prepare(self) -> None:
+        """Remove the images of the last page from the nodes."""
+        for node in self.nodes:
+            forget(node, *records(node))
+
+    def environ(self, home: Path) -> dict[str, str]:
+        """Return the variables of a user at work, with the context of one cluster."""
+        (home / "kubeconfig").write_text("{kind: Config, current-context: kind-kind}")
+        podman = self.podman.environ()["PATH"].partition(":")[0]
+        programs = [str(Path(sys.executable).parent), podman]
+        environ = {k: v for k, v in os.environ.items() if k != "CONTAINER_HOST"}
+        environ |= self.docker.environ()
+        environ |= {"HOME": str(home), "KUBECONFIG": str(home / "kubeconfig")}
+        environ |= {"PODMAN": self.podman.url, "BUILDAH_ISOLATION": "chroot"}
+        environ |= {"DOCKER_BUILDKIT": "0", "PATH": ":".join([*programs, environ["PATH"]])}
+        return environ
+
+    def as_on_pages(self, output: str, home: Path) -> str:
+        """Replace the lab's sockets and the home folder by the usual ones."""
+        names = {
+            self.docker.url: "unix:///var/run/docker.sock",
+            self.podman.url: "unix:///run/podman/podman.sock",
+            str(home): "/home/me",
+        }
+        for own, usual in names.items():
+            output = output.replace(own, usual)
+        return output
+
+
+@pytest.fixture(scope="module")
+def place(lab: Lab) -> Iterator[Place]:
+    """Two clusters in an engine that runs no others."""
+    docker = lab.engine("docker28-graphdriver")
+    made = [
+        lab.make_cluster(name=name, engine=docker.name, crictl=True, roles=roles)
+        for name, roles in {
+            "kind": ("control-plane", "worker"),
+            "other": ("control-plane",),
+        }.items()
+    ]
+    yield Place(docker, lab.podman, [node for cluster in made for node in cluster.nodes])
+    for cluster in made:
+        cluster.remove()
+
+
+@pytest.fixture
+def folder(place: Place, tmp_path: Path) -> Iterator[Path]:
+    """The folder of an application, whose images are removed at the end."""
+    home = tmp_path / "me"
+    folder = home / "app"
+    folder.mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY base /\nCOPY app.py /\n")
+    (folder / "base").write_bytes(secrets.token_bytes(17 * _MEBIBYTE))
+    (folder / "app.py").write_text(f"print({secrets.randbits(64)})\n")
+    place.prepare()
+    engines = (place.docker, place.podman)
+    before = [names(engine) for engine in engines]
+    yield folder
+    for engine, others in zip(engines, before, strict=True):
+        if added := names(engine) - others:
+            engine.remove_image(*added)
+
+
+def names(engine: Engine) -> set[str]:
+    return set(engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split())
+
+
+EXECUTED = {
+    str(page.relative_to(ROOT)): page
+    for page in PAGES
+    if any(snippet.executed for snippet in snippets(page))
+}
+
+
+@pytest.mark.parametrize("page", cases(EXECUTED, _SHORT))
+def test_a_page_shows_the_output_of_its_commands(page: Path, place: Place, folder: Path) -> None:
+    """Commands without output on the page only have to succeed."""
+    steps = [step for s in snippets(page) if s.executed for step in s.steps()]
+    script = folder.parent / "script"
+    script.write_text(_START + "".join(_STEP.format(command) for command, _ in steps))
+    bash = [shutil.which("bash") or "bash", script]
+    done = subprocess.run(
+        bash,
+        cwd=folder,
+        env=place.environ(folder.parent),
+        input="q\n",
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    outputs = place.as_on_pages(done.stdout, folder.parent).split("\0")
+    session = Session()
+    shown: list[str] = []
+    actual: list[str] = []
+    for (command, expected), output, status in zip(
+        steps, outputs[::2], outputs[1::2], strict=False
+    ):
+        if expected is None:
+            correct, expected = status == "0", ""  # noqa: PLW2901
+        else:
+            correct = session.shows(ordered(expected), ordered(output))
+        shown += [f"$ {command}", *ordered(expected).splitlines()]
+        actual += [f"$ {command}", *ordered(expected if correct else output).splitlines()]
+    difference = "\n".join(difflib.unified_diff(shown, actual, str(page), "output", lineterm=""))
+    assert not difference, f"\n{difference}"
+    assert len(outputs) // 2 == len(steps)
