@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from tests.lab import Lab, Node
 from tests.lab.engine import Engine
 from tests.snippets import PAGES, ROOT, snippets
 
-_SHORT = ("README.md", "docs/start.md")
+_SHORT = ("README.md", "docs/archives.md")
 """The pages of every run."""
 _MEBIBYTE = 1 << 20
 _START = """\
@@ -33,6 +32,18 @@ build() {
     printf 'FROM scratch\\nCOPY layer /\\n' >"$HOME/$1/Dockerfile"
     "${3-docker}" build -q -t "$1" "$HOME/$1"
 }
+imgload() {
+    [ "$MEANWHILE" ] || { command imgload "$@"; return; }
+    set -m  # without jobs of its own, a shell starts them with Ctrl-C ignored
+    command imgload "$@" >>"$HOME/output" 2>&1 &
+    set +m
+    eval "$MEANWHILE" >/dev/null
+    printf '^C' >>"$HOME/output"
+    kill -INT $! && wait $!
+    cat "$HOME/output"
+    MEANWHILE=
+}
+await() { until grep -q "$1" "$HOME/output"; do sleep 0.1; done; }
 load() { build "$@" && imgload load -q "$1" --cluster kind; }
 """
 _STEP = "(exit $status)\n{}\nstatus=$?\nprintf '\\0%s\\0' $status\n"
@@ -181,9 +192,8 @@ def test_a_page_shows_the_output_of_its_commands(page: Path, place: Place, folde
     steps = [step for s in snippets(page) if s.executed for step in s.steps()]
     script = folder.parent / "script"
     script.write_text(_START + "".join(_STEP.format(command) for command, _ in steps))
-    bash = [shutil.which("bash") or "bash", script]
     done = subprocess.run(
-        bash,
+        ["bash", str(script)],  # noqa: S607
         cwd=folder,
         env=place.environ(folder.parent),
         input="q\n",
