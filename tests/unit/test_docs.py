@@ -179,6 +179,14 @@ def test_every_command_and_option_is_in_the_reference() -> None:
         assert [o.name for o in options if o.opts[0] not in section] == []
 
 
+def test_the_reference_keeps_columns_and_links_to_the_commands() -> None:
+    """The exit status in the first line is indented more than the last one, which has 3 digits."""
+    page = command_line()
+    assert "\n  0  every image is verified" in page
+    assert "\n130  interrupted" in page
+    assert "| [`imgload registry push`](#imgload-registry-push) | Push images" in page
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     names = [name for name in imgload.__all__ if not name.startswith("__")]
     assert [name for name in names if f":: imgload.{name}\n" not in library()] == []
