@@ -60,6 +60,6 @@ class Snippet:
 def snippets(page: Path) -> list[Snippet]:
     """Return the blocks of a page in the languages of shells and of Python."""
     return [
-        Snippet(found["language"], found["code"], found["output"], found["comment"] or "")
-        for found in _BLOCK.finditer(page.read_text())
+        Snippet(block["language"], block["code"], block["output"], block["comment"] or "")
+        for block in _BLOCK.finditer(page.read_text())
     ]

@@ -23,6 +23,9 @@ from tests.snippets import PAGES, ROOT, snippets
 _SHORT = ("README.md", "docs/archives.md")
 """The pages of every run."""
 _MEBIBYTE = 1 << 20
+# `build NAME [BYTES] [ENGINE]` and `load NAME` are for the comments in the pages. After
+# MEANWHILE=COMMANDS, the next imgload runs beside these commands until Ctrl-C; `await TEXT` waits
+# for its output.
 _START = """\
 exec 2>&1
 docker() { command docker "$@" 2>>"$HOME/errors"; }  # it warns of the builder
@@ -68,19 +71,19 @@ class Session:
     def shows(self, expected: str, output: str) -> bool:
         """Compare an output with that on the page, except for times, sizes and new IDs."""
         pattern, end, groups = "", 0, dict[str, str]()
-        for found in _PARTS.finditer(expected):
-            pattern += re.escape(expected[end : found.start()])
-            pattern += self._pattern(found, groups)
-            end = found.end()
+        for part in _PARTS.finditer(expected):
+            pattern += re.escape(expected[end : part.start()])
+            pattern += self._pattern(part, groups)
+            end = part.end()
         match = re.fullmatch(pattern + re.escape(expected[end:]), output)
         if match:
             self.ids.update((shown, match[name]) for shown, name in groups.items())
         return match is not None
 
-    def _pattern(self, found: re.Match[str], groups: dict[str, str]) -> str:
-        kind, text = str(found.lastgroup), found[0]
+    def _pattern(self, part: re.Match[str], groups: dict[str, str]) -> str:
+        kind, text = str(part.lastgroup), part[0]
         if kind == "rest":
-            alone = found.string[: found.start()].rpartition("\n")[2] == ""
+            alone = part.string[: part.start()].rpartition("\n")[2] == ""
             return r"(?s:.*?)" if alone else r".*?"
         if kind != "id":
             return _VARYING[kind]
@@ -105,17 +108,12 @@ def ordered(text: str) -> str:
 
 
 @attrs.frozen
-class Place:
+class Workspace:
     """Engines and clusters like those on the pages."""
 
     docker: Engine
     podman: Engine
     nodes: list[Node]
-
-    def prepare(self) -> None:
-        """Remove the images of the last page from the nodes."""
-        for node in self.nodes:
-            forget(node, *records(node))
 
     def environ(self, home: Path) -> dict[str, str]:
         """Return the variables of a user at work, with the context of one cluster."""
@@ -142,7 +140,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(lab: Lab) -> Iterator[Place]:
+def workspace(lab: Lab) -> Iterator[Workspace]:
     """Two clusters in an engine that runs no others."""
     docker = lab.engine("docker28-graphdriver")
     made = [
@@ -152,13 +150,13 @@ def place(lab: Lab) -> Iterator[Place]:
             "other": ("control-plane",),
         }.items()
     ]
-    yield Place(docker, lab.podman, [node for cluster in made for node in cluster.nodes])
+    yield Workspace(docker, lab.podman, [node for cluster in made for node in cluster.nodes])
     for cluster in made:
         cluster.remove()
 
 
 @pytest.fixture
-def folder(place: Place, tmp_path: Path) -> Iterator[Path]:
+def folder(workspace: Workspace, tmp_path: Path) -> Iterator[Path]:
     """The folder of an application, whose images are removed at the end."""
     home = tmp_path / "me"
     folder = home / "app"
@@ -166,17 +164,18 @@ def folder(place: Place, tmp_path: Path) -> Iterator[Path]:
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY base /\nCOPY app.py /\n")
     (folder / "base").write_bytes(secrets.token_bytes(17 * _MEBIBYTE))
     (folder / "app.py").write_text(f"print({secrets.randbits(64)})\n")
-    place.prepare()
-    engines = (place.docker, place.podman)
-    before = [names(engine) for engine in engines]
+    for node in workspace.nodes:
+        forget(node, *records(node))
+    engines = (workspace.docker, workspace.podman)
+    before = [image_ids(engine) for engine in engines]
     yield folder
     for engine, others in zip(engines, before, strict=True):
-        if added := names(engine) - others:
+        if added := image_ids(engine) - others:
             engine.remove_image(*added)
 
 
-def names(engine: Engine) -> set[str]:
-    return set(engine.cli("images", "--format", "{{.Repository}}:{{.Tag}}").split())
+def image_ids(engine: Engine) -> set[str]:
+    return set(engine.cli("images", "--quiet", "--no-trunc").split())
 
 
 EXECUTED = {
@@ -187,7 +186,9 @@ EXECUTED = {
 
 
 @pytest.mark.parametrize("page", cases(EXECUTED, _SHORT))
-def test_a_page_shows_the_output_of_its_commands(page: Path, place: Place, folder: Path) -> None:
+def test_a_page_shows_the_output_of_its_commands(
+    page: Path, workspace: Workspace, folder: Path
+) -> None:
     """Commands without output on the page only have to succeed."""
     steps = [step for s in snippets(page) if s.executed for step in s.steps()]
     script = folder.parent / "script"
@@ -195,14 +196,14 @@ def test_a_page_shows_the_output_of_its_commands(page: Path, place: Place, folde
     done = subprocess.run(
         ["bash", str(script)],
         cwd=folder,
-        env=place.environ(folder.parent),
+        env=workspace.environ(folder.parent),
         input="q\n",
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=90,
+        timeout=300,
     )
-    outputs = place.as_on_pages(done.stdout, folder.parent).split("\0")
+    outputs = workspace.as_on_pages(done.stdout, folder.parent).split("\0")
     session = Session()
     shown: list[str] = []
     actual: list[str] = []
@@ -210,11 +211,11 @@ def test_a_page_shows_the_output_of_its_commands(page: Path, place: Place, folde
         steps, outputs[::2], outputs[1::2], strict=False
     ):
         if expected is None:
-            correct, expected = status == "0", ""  # noqa: PLW2901
-        else:
-            correct = session.shows(ordered(expected), ordered(output))
-        shown += [f"$ {command}", *ordered(expected).splitlines()]
-        actual += [f"$ {command}", *ordered(expected if correct else output).splitlines()]
+            expected, output = "", "" if status == "0" else f"{output}\nexit status {status}"  # noqa: PLW2901
+        expected, output = ordered(expected), ordered(output)  # noqa: PLW2901
+        shown += [f"$ {command}", *expected.splitlines()]
+        actual += [f"$ {command}"]
+        actual += (expected if session.shows(expected, output) else output).splitlines()
     difference = "\n".join(difflib.unified_diff(shown, actual, str(page), "output", lineterm=""))
     assert not difference, f"\n{difference}"
     assert len(outputs) // 2 == len(steps)

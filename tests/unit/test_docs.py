@@ -29,6 +29,7 @@ from imgload.cli.app import cli
 from imgload.core import trace
 from imgload.core.errors import ImgloadError
 from tests.engine.test_costs import COSTS
+from tests.engine.test_pages import Session
 from tests.snippets import PAGES, snippets
 from tests.unit.test_peers_page import defined
 
@@ -119,6 +120,29 @@ def test_every_snippet_is_executed_or_has_the_reason_why_not(page: Path) -> None
     assert all(comments), [snippet.comment for snippet in found]
     tests = {comment[1] for comment in comments if comment and comment[1]}
     assert tests <= defined("**/test_*.py")
+
+
+_ONE, _TWO = "2d1941dbe132", "c4531305dbe4"
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("loaded, 57 MiB in 2.6 s", "loaded, 4 KiB in 0.3 s", True),
+        ("loaded, 57 MiB in 2.6 s", "loaded, 4 KiB in 0.3 s; verified", False),
+        (f"{_ONE}\nnew", f"{_TWO}\nnew", True),
+        (f"sha256:{_ONE}{'0' * 52}\n{_ONE}", f"sha256:{_TWO}{'1' * 52}\n{_TWO}", True),
+        (f"{_ONE} replaced {_ONE}", f"{_ONE} replaced {_TWO}", False),
+        ("one\n…\nfour", "one\ntwo\nthree\nfour", True),
+        ("one …\nfour", "one\ntwo\nfour", False),
+        ("containerd 2.1, 3 nodes", "containerd 2.2, 3 nodes", True),
+        ("containerd 2.1, 3 nodes", "containerd 2.1, 2 nodes", False),
+    ],
+)
+def test_outputs_may_differ_from_pages_in_sizes_times_versions_and_new_ids(
+    expected: str, output: str, *, same: bool
+) -> None:
+    assert Session().shows(expected, output) == same
 
 
 _ANY_BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
