@@ -54,13 +54,18 @@ def _with_commands_below(
     command: click.Command, context: click.Context
 ) -> Iterator[tuple[click.Command, click.Context]]:
     yield command, context
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below and not below.hidden:
-                yield from _with_commands_below(
-                    below, click.Context(below, context, info_name=name)
-                )
+    for name, below in _visible(command, context):
+        yield from _with_commands_below(below, click.Context(below, context, info_name=name))
+
+
+def _visible(command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """Yield the visible commands of a group with their names; nothing for another command."""
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        if below and not below.hidden:
+            yield name, below
 
 
 def command_line() -> str:
@@ -74,6 +79,9 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from map(_paragraph, paragraphs(command))
     yield "| option | meaning |\n| --- | --- |"
     yield from (_option(*record) for record in option_records(command, context))
+    if isinstance(command, click.Group):
+        yield "\n| command | effect |\n| --- | --- |"
+        yield from (_row(f"{context.command_path} {n}", c) for n, c in _visible(command, context))
 
 
 def paragraphs(command: click.Command) -> list[str]:
@@ -98,6 +106,10 @@ def option_records(command: click.Command, context: click.Context) -> Iterator[t
 
 def _option(flags: str, meaning: str) -> str:
     return f"| `{_cell(flags)}` | {_cell(meaning)} |"
+
+
+def _row(path: str, command: click.Command) -> str:
+    return f"| [`{path}`](#{path.replace(' ', '-')}) | {_cell(command.get_short_help_str(100))} |"
 
 
 def _cell(text: str) -> str:
