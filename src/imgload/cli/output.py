@@ -48,6 +48,8 @@ _KEYS: dict[str, Sequence[str]] = {
     "serve": (),
 }
 """The lists in the document of a command; ``images`` in that of all others."""
+TIME_WIDTH = len("00:00:00 ")
+"""Before each line of watch and serve."""
 _MIN_NAME = 20
 _MIN_SIZE = 64 << 10
 """Bytes; smaller transfers are mostly config and manifest, whose size no source knows."""
@@ -235,17 +237,19 @@ def show_built(report: Report) -> None:
     size = max(node.bytes_sent for node in results)
     sent = f", {size_text(size)}" if size else ""
     verified = " or ".join(sorted({_verified(node) for node in results}))
-    summary = summary_text(short_name(image.reference), image, str(len(image.nodes)))
-    say(f"{summary}{sent}; {verified}", err=True)
+    name, count = short_name(image.reference), str(len(image.nodes))
+    say(summary_text(name, image, count, f"{sent}; {verified}"), err=True)
 
 
-def summary_text(name: str, image: ImageResult, count: str) -> str:
-    return f"{_title(name, image)} -> {count} node{'' if len(image.nodes) == 1 else 's'}"
+def summary_text(name: str, image: ImageResult, count: str, result: str, indent: int = 0) -> str:
+    """Return a line about an image on all nodes, which is printed behind `indent` characters."""
+    nodes = f"{count} node{'' if len(image.nodes) == 1 else 's'}"
+    return _title(name, image, f" -> {nodes}{result}", indent)
 
 
-def _title(name: str, image: ImageResult) -> str:
-    image_id = f" {image.image_id.short}" if image.image_id else ""
-    return style(shorten(name, len(image_id)), bold=True) + image_id
+def _title(name: str, image: ImageResult, rest: str = "", indent: int = 0) -> str:
+    rest = f" {image.image_id.short}{rest}" if image.image_id else rest
+    return style(shorten(name, len(rest) + indent), bold=True) + rest
 
 
 @contextmanager

@@ -15,7 +15,14 @@ from imgload.cli.options import (
     output_option,
     verbose_option,
 )
-from imgload.cli.output import failure_text, failures, hint_text, show_json
+from imgload.cli.output import (
+    TIME_WIDTH,
+    failure_text,
+    failures,
+    hint_text,
+    shorten,
+    show_json,
+)
 from imgload.cli.process import FAILED, say, style
 from imgload.core.errors import JSON_VERSION
 from imgload.core.units import parse_size, size_text
@@ -152,13 +159,15 @@ def _show(event: ServeEvent, output: str) -> None:
         line = event.text
     else:
         now, document = event.at, event.to_json()
-        line = f"{style(event.name, bold=True)} -> {event.node}: "
+        result, failure = "", ""
         if event.error:
             hint = hint_text(event.error.hint)
-            line += f"{style('not served', fg='red')}: {event.error.message}{hint}"
+            failure = f"{style('not served', fg='red')}: {event.error.message}{hint}"
         elif event.image_id:
             size = size_text(event.bytes_sent)
-            line += f"{event.image_id.short}, {size} in {event.seconds:.1f} s"
+            result = f"{event.image_id.short}, {size} in {event.seconds:.1f} s"
+        rest = f" -> {event.node}: {result}"
+        line = style(shorten(event.name, len(rest) + TIME_WIDTH), bold=True) + rest + failure
     if output == "json":
         show_json(document, indent=None)
     else:

@@ -17,6 +17,7 @@ from imgload.cli.options import (
 )
 from imgload.cli.output import (
     DONE,
+    TIME_WIDTH,
     at_node,
     failures,
     hint_text,
@@ -133,12 +134,14 @@ def _image_line(image: ImageResult, seconds: float) -> str:
     verified = [node for node in image.nodes if node.ok]
     failed = [node for node in image.nodes if not node.ok]
     count = f"{len(verified)} of {len(image.nodes)}" if failed else str(len(verified))
-    line = summary_text(Reference.parse(image.reference).familiar, image, count)
+    result = ""
     if verified:
         size = max(node.bytes_sent for node in verified)
         actions = sorted({DONE[node.action or "full"] for node in verified})
         sent = size_text(size) if size else " and ".join(actions)
-        line += f", {sent} in {seconds:.1f} s; verified"
+        result = f", {sent} in {seconds:.1f} s; verified"
+    name = Reference.parse(image.reference).familiar
+    line = summary_text(name, image, count, result, TIME_WIDTH)
     if failed:
         node, hint = failed[0], failed[0].error.hint if failed[0].error else ""
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -107,6 +107,17 @@ def test_colours_can_be_disabled(plain: dict[str, str], tmp_path: Path) -> None:
     assert b"\x1b" not in shown
 
 
+def test_colours_can_be_forced(tmp_path: Path) -> None:
+    """In a pipe, as of a CI server; see force-color.org."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "imgload", "load", "app:dev", "-c", "none"],
+        capture_output=True,
+        env={**os.environ, "FORCE_COLOR": "1", "DOCKER_HOST": f"unix://{tmp_path}/none"},
+        check=False,
+    )
+    assert b"\x1b[31m" in ended.stderr
+
+
 def on_a_terminal(environ: dict[str, str]) -> bytes:
     """What `imgload load` shows there."""
     ours, theirs = pty.openpty()
