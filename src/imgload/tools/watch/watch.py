@@ -109,7 +109,7 @@ class ClusterSelector:
         selection = select(engines, cluster, names)
         nodes = selection.nodes
         wanted = () if cluster is None else require_strings(cluster, "cluster")
-        clusters = wanted or [chosen.name for chosen in selection.clusters]
+        clusters = wanted or ([] if names else [c.name for c in selection.clusters])
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
         return cls(own or engines, clusters, picked, nodes, selection.notes, selection.clusters)
