@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.report import Restart as Restart
     from imgload.loader.report import RestartFailed as RestartFailed
     from imgload.loader.report import Workload as Workload
+    from imgload.loader.restore import restore as restore
     from imgload.oci.content import BlobWriter as BlobWriter
     from imgload.oci.content import ImageContent as ImageContent
     from imgload.oci.content import Layer as Layer
@@ -99,6 +100,7 @@ _HOMES = {
     "loader.loader": "Loader",
     "loader.prepare": "LoadOptions",
     "loader.report": "ImageResult LoadFailed NodeResult Report Restart RestartFailed Workload",
+    "loader.restore": "restore",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
     "oci.platform": "Platform",

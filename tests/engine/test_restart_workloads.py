@@ -103,8 +103,20 @@ def test_a_failed_restart_is_reported_with_the_command_to_run(
 
 
 def test_a_restart_needs_a_cluster(lab: Lab) -> None:
-    with pytest.raises(imgload.UsageError, match="needs a cluster"):
-        imgload.load("app", nodes=lab.cluster(CLUSTER).nodes[0].name, restart=True)
+    with (
+        imgload.Loader.connect(nodes=lab.cluster(CLUSTER).nodes[0].name) as loader,
+        pytest.raises(imgload.UsageError, match="needs a cluster"),
+    ):
+        imgload.Loader(loader.sources, loader.nodes).load("app", restart=True)
+
+
+def test_a_named_node_has_the_workloads_of_its_cluster_restarted(
+    lab: Lab, images: Images, api: ApiServer, tag: str
+) -> None:
+    api.add_workload("Deployment", "default", "app", tag)
+    images.build(lab.docker, tag)
+    imgload.load(tag, nodes=lab.cluster(CLUSTER).nodes[0].name, restart=True)
+    assert api.patched == ["default/deployments/app"]
 
 
 def test_watch_restarts_workloads_and_runs_a_command(

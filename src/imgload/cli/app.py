@@ -23,6 +23,7 @@ _CLEANUP_SECONDS = 2.0
 _COMMANDS = {
     "load": "Load images onto every node and verify them.",
     "verify": "Check that every node has exactly these images.",
+    "restore": "Load images again after a cluster was recreated.",
     "watch": "Load each image as soon as it is built or tagged.",
     "serve": "Let nodes pull local builds by themselves.",
     "clusters": "List local clusters and their nodes.",
@@ -49,7 +50,7 @@ _MODULES = {
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
 _REGISTRY = ("connect", "disconnect", "push")
 _CONFIGURABLE = {
-    *("load", "verify", "watch", "serve", "doctor", "images", "prune", "registry"),
+    *("load", "verify", "restore", "watch", "serve", "doctor", "images", "prune", "registry"),
 }
 """The commands whose options have defaults in imgload.toml files."""
 _CUTOFF = 0.7

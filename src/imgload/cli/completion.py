@@ -100,7 +100,7 @@ def _is_break(part: str) -> bool:
 
 
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return candidates of a kind: images, repositories, clusters, nodes, or a key of `_FIXED`."""
+    """Return candidates: images, recorded, repositories, clusters, nodes, or those of `_FIXED`."""
     task = Task(partial(result_or_error, partial(_names, kind, context.params, incomplete)))
     task.wait_at_most(_SECONDS)
     names = task.result() if task.done else ()
@@ -128,6 +128,11 @@ def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[st
         return [cluster.name for cluster in clusters]
     wanted = params.get("cluster")
     own = [cluster for cluster in clusters if cluster.name in (wanted or [cluster.name])]
+    if kind == "recorded":
+        from imgload.loader.record import read_record  # noqa: PLC0415 - start-up
+        from imgload.oci.reference import familiar_name  # noqa: PLC0415
+
+        return [familiar_name(name) for cluster in own for name in read_record(cluster)]
     return [member.name for cluster in own for member in cluster.members]
 
 

@@ -117,14 +117,14 @@ def _unless_nodes_named(
     return value if is_named or has_pattern or not nodes else ()
 
 
-def cluster_options(
+def cluster_option(
     command: Command,
     default: str = "the kube context's cluster, or the only one",
     envvar: Sequence[str] = ("IMGLOAD_CLUSTER", "KIND_CLUSTER_NAME"),
 ) -> Command:
-    """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
+    """Add ``--cluster``."""
     text = f"Name of a cluster; repeatable. [default: {default}]"
-    cluster = _option(
+    option = _option(
         "clusters",
         text,
         *("--cluster", "-c"),
@@ -135,6 +135,11 @@ def cluster_options(
         envvar=envvar,
         callback=_unless_nodes_named,
     )
+    return option(command)
+
+
+def cluster_options(command: Command, **options: Any) -> Command:
+    """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
     text = (
         "Name of a node, the end of its name, a pattern with * and ?, or ssh://user@host;"
         " repeatable, or with commas between. [default: every node of the cluster]"
@@ -143,7 +148,7 @@ def cluster_options(
     node = _option(
         "nodes", text, *names, multiple=True, metavar="NODE", is_eager=True, callback=_split
     )
-    return cluster(node(command))
+    return cluster_option(node(command), **options)
 
 
 address_option = click.option(

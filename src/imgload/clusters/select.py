@@ -244,7 +244,7 @@ class Selection:
 
     Args:
         nodes: the nodes, whose names all differ.
-        clusters: the selected clusters; empty if nodes of any cluster were named.
+        clusters: the selected clusters, or those of the named nodes.
         notes: lines of information about the selection for the user.
 
     """
@@ -418,7 +418,10 @@ def _select_anywhere(
         if sum(candidate == name for candidate, _ in candidates) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
     in_own = [node for cluster in own.clusters for node in cluster.candidates]
-    return Selection(_pick(candidates, names, in_own, clusters), notes=own.notes)
+    nodes = _pick(candidates, names, in_own, clusters)
+    picked = {(node.engine, node.name) for node in nodes}
+    owners = [c for c in clusters if any((m.engine, m.name) in picked for m in c.members)]
+    return Selection(nodes, tuple(owners), own.notes)
 
 
 def _pick(

@@ -67,7 +67,8 @@ class Loader:
         address: the path of containerd's socket on the nodes, if the user selected it.
         notes: about the sources and nodes, for the user; every load and verification reports them.
         archives: sources of which every load and verification takes all images.
-        clusters: the clusters of the nodes, whose workloads `load` may restart.
+        clusters: the clusters of the nodes. `load` may restart their workloads, and records the
+            images for `imgload.restore`.
 
     """
 
@@ -203,8 +204,14 @@ class Loader:
             )
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
-        report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
+        names = [node.name for node in self.nodes]
+        report = executor.report(names, dry_run=dry_run)
         report = attrs.evolve(report, changed=_changed(report, before, self.clusters))
+        if self.clusters and not dry_run:
+            from imgload.loader.record import record_load  # noqa: PLC0415 - start-up
+
+            for cluster in self.clusters:
+                record_load(cluster, names, executor.images, request, report)
         return finish(report, notes, restart=restart)
 
     def verify(
@@ -307,8 +314,8 @@ def _import_ahead() -> None:
 def require_clusters(clusters: Sequence[Cluster]) -> None:
     """Raise UsageError unless there is a cluster whose workloads can be restarted."""
     if not clusters:
-        hint = "name the cluster of the nodes with --cluster"
-        raise UsageError("a restart needs a cluster, but only nodes are named", hint=hint)
+        hint = "omit --restart, and restart the pods yourself"
+        raise UsageError("a restart needs a cluster, and the nodes belong to none", hint=hint)
 
 
 def _changed(

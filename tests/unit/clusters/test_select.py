@@ -334,6 +334,15 @@ def test_a_nodes_name_needs_no_cluster(tmp_path: Path, in_context: Context) -> N
     ]
 
 
+def test_the_clusters_of_named_nodes_are_selected(tmp_path: Path) -> None:
+    """A container that is in no cluster has none."""
+    box = Container("id-of-box", "box", "running", {})
+    engines = [engine(tmp_path, *cluster("a"), *cluster("b", "b-worker"), box)]
+    chosen = select(engines, None, ["box", "b-worker"]).clusters
+    assert [found.name for found in chosen] == ["b"]
+    assert select(engines, None, ["box"]).clusters == ()
+
+
 def test_a_node_on_two_engines_is_ambiguous(tmp_path: Path) -> None:
     """Both run a cluster of the same name."""
     podman = engine(tmp_path, *cluster("kind", "only-here"), kind="podman")

@@ -87,8 +87,8 @@ class WatchedLoad:
 class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
-    It keeps the engines that run the nodes, and the clusters; none if nodes were named. A pattern
-    selects nodes once, since the kube context may change.
+    It keeps the engines that run the nodes, and their clusters. A pattern selects nodes once, since
+    the kube context may change.
     """
 
     engines: Sequence[ContainerHost]
