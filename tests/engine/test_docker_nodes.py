@@ -142,6 +142,16 @@ def test_a_manifest_cannot_be_kept(tmp_path: Path, node: Node) -> None:
     assert stored(node, image.name) == image.image_id
 
 
+def test_an_emulated_image_is_loaded_strictly(
+    tmp_path: Path, node: Node, loong64: dict[str, str]
+) -> None:
+    """The default in CI."""
+    image, archive = Made(unique(), platform=loong64), tmp_path / "image.tar"
+    archive.write_bytes(pack(oci([image])))
+    assert imgload.load([], cluster="lab-md", source=archive, strict_platform=True).ok
+    assert stored(node, image.name) == image.image_id
+
+
 @long
 def test_an_image_with_too_many_layers_does_not_stop_others(tmp_path: Path, node: Node) -> None:
     """Docker's overlay2 has at most 125 layers."""

@@ -8,7 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -31,6 +32,7 @@ from imgload.core.errors import (
     NodeStalled,
     NodeUnusable,
 )
+from imgload.core.parallel import result_or_error
 from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult, OpenInput
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor
@@ -112,6 +114,9 @@ class NodeRuntime(ABC):
 
     """
 
+    runtime_name: ClassVar[str] = ""
+    """The name of its runtime in `detect.RUNTIMES`, and of the module in `tools/inventory` for its
+    images; empty without such a module."""
     name: str
     engine: ContainerHost
     container: Container
@@ -306,7 +311,14 @@ class NodeRuntime(ABC):
 
     def emulated_architectures(self) -> frozenset[str] | None:
         """Return the architectures that the node emulates, or None if that is unknown."""
-        return None
+        from imgload.clusters.nodes import emulation  # noqa: PLC0415 - start-up
+
+        is_machine = self.engine.endpoint.kind == "ssh"  # a mount would change the user's machine
+        command = emulation.READ_MOUNTED if is_machine else emulation.READ
+        outputs = result_or_error(partial(self.run_all, [command]))
+        if isinstance(outputs, ImgloadError):
+            return None
+        return emulation.parse_registry(outputs[0].text)
 
     def free_bytes(self) -> int | None:
         """Return the free disk space for images, or None if it is unknown."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import attrs
 
@@ -138,6 +139,7 @@ _PODMAN_HINT = "install podman on the node, as on minikube's; or load with: mini
 class CrioNode(NodeRuntime):
     """A node with CRI-O; `endpoint` is the address of its CRI."""
 
+    runtime_name: ClassVar[str] = "crio"
     endpoint: str = "unix:///var/run/crio/crio.sock"
     _traits: NodeTraits | None = None
     storage: Storage = attrs.field(factory=Storage, init=False)

@@ -60,12 +60,14 @@ def _url(look: str) -> str:
 
 
 RUNTIMES: Mapping[str, Callable[[UnusableNode, str], NodeRuntime]] = {
-    r"containerd": _containerd,
-    r"docker": _docker,
-    r"crio": _crio,
+    "containerd": _containerd,
+    "docker": _docker,
+    "crio": _crio,
 }
-"""Makes a node of each runtime from the output of `_LOOK`. The key is found in the file name of the
-kubelet's endpoint, such as ``cri-dockerd.sock`` and ``dockershim.sock``; the first is the default.
+"""Makes a node of each runtime from the output of `_LOOK`: the registration of all runtimes.
+
+The key is `NodeRuntime.runtime_name`, and is found in the file name of the kubelet's endpoint, such
+as ``cri-dockerd.sock`` and ``dockershim.sock``; the first is the default.
 """
 
 

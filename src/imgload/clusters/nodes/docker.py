@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -109,6 +109,7 @@ _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})")
 class DockerNode(NodeRuntime):
     """A node whose kubelet reaches Docker at the CRI endpoint `endpoint`."""
 
+    runtime_name: ClassVar[str] = "docker"
     endpoint: str = "unix:///var/run/cri-dockerd.sock"
     _root: str = "/var/lib/docker"
     _driver: str = "overlay2"

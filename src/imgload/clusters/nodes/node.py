@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import ClassVar
 
 import attrs
 
@@ -114,6 +115,7 @@ Commands = Callable[[str], Sequence[Group]]
 class Node(NodeRuntime):
     """A node with containerd; `runtime` says where it is."""
 
+    runtime_name: ClassVar[str] = "containerd"
     runtime: Containerd = CONTAINERD
     _traits: NodeTraits | None = None
     _last: Survey | None = None
@@ -420,16 +422,6 @@ class Node(NodeRuntime):
     def remove(self, names: Sequence[str]) -> None:
         self._forget_survey()
         self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
-
-    def emulated_architectures(self) -> frozenset[str] | None:
-        from imgload.clusters.nodes import emulation  # noqa: PLC0415 - start-up
-
-        is_machine = self.engine.endpoint.kind == "ssh"  # a mount would change the user's machine
-        command = emulation.READ_MOUNTED if is_machine else emulation.READ
-        outputs = result_or_error(partial(self.run_all, [command]))
-        if isinstance(outputs, ImgloadError):
-            return None
-        return emulation.parse_registry(outputs[0].text)
 
     def free_bytes(self) -> int | None:
         outputs = result_or_error(partial(self.run_all, [self.runtime.free]))
