@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.containerd import CTR
 from imgload.core.errors import ImgloadError, NotVerified
 from imgload.loader.report import NodeResult
 
@@ -28,7 +29,7 @@ def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult
     refusal = None
     if damaged:
         blobs = list(map(str, damaged))
-        remove = node.exec_command("ctr", "-n", "k8s.io", "content", "rm", *blobs)
+        remove = node.exec_command(*node.resolve_command((*CTR, "content", "rm", *blobs)))
         refusal = NotVerified(
             f"{node.name} has {name} with damaged content: {' '.join(blobs)}",
             hint=f"{remove}, and load it again with --complete",

@@ -320,11 +320,8 @@ def parse_info(output: Output) -> Any:
         why = "; ".join(map(str, errors)) if isinstance(errors, list) else reason(output.text)
         raise NodeUnusable(f"Docker does not answer: {why or 'docker info failed'}")
     if _CONTAINERD_STORE in str(dig(document, "DriverStatus")):
-        raise NodeUnusable(
-            "its Docker uses the containerd image store, which imgload does not support on a node",
-            hint="load with: minikube image load; or make the cluster with:"
-            " minikube start --container-runtime=containerd",
-        )
+        what = "its Docker has changed to the containerd image store"
+        raise NodeUnusable(what, hint="run the command again")
     return document
 
 

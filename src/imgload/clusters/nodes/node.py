@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import attrs
 
@@ -132,6 +132,11 @@ class Node(NodeRuntime):
 
     def survey_once(self, question: SurveyQuery) -> Survey:
         traits, outputs = self.run_for_snapshotter(question.commands)
+        return self._read_survey(question, traits, outputs)
+
+    def _read_survey(
+        self, question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]
+    ) -> Survey:
         with self.naming_node_in_errors():
             return Survey.read(question, traits, outputs)
 
@@ -168,11 +173,12 @@ class Node(NodeRuntime):
             start, *outputs = self.run_all([runtime.start, *first], *others)
             if parse_start(start) == self._traits.start:
                 return self._traits, outputs
-        traits_group, guess = NodeTraits.commands(runtime), containerd.DEFAULT_SNAPSHOTTER
+        traits_group = NodeTraits.commands(runtime)
+        guess = runtime.snapshotter or containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(traits_group, *commands(guess))
         see_config = self.exec_command(*runtime.config)
         with self.naming_node_in_errors():
-            traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
+            traits = NodeTraits.read(outputs[: len(traits_group)], see_config, runtime.snapshotter)
         if (root := containerd.parse_root(outputs[1].text)) and root != runtime.root:
             self.runtime = runtime = attrs.evolve(runtime, root=root)
             traits = traits.with_space(self.run_all([runtime.free])[0])
@@ -315,9 +321,7 @@ class Node(NodeRuntime):
         if parse_start(answers[0]) != traits.start:
             self._traits = None
             return self.survey(question)
-        with self.naming_node_in_errors():
-            now = traits.with_space(answers[1])
-            survey = Survey.read(question, now, answers[len(first) :])
+        survey = self._read_survey(question, traits.with_space(answers[1]), answers[len(first) :])
         dropped = [
             record
             for record in previous
@@ -445,11 +449,16 @@ class Node(NodeRuntime):
         return self._traits
 
 
+def is_containerd_node(node: NodeRuntime) -> TypeGuard[Node]:
+    """Whether the pods of a node run on containerd, and not on a Docker that keeps images in it."""
+    return isinstance(node, Node) and node.runtime_name == Node.runtime_name
+
+
 def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
     """Return nodes whose runtime must be containerd; NodeUnusable if one has another."""
     with_containerd = []
     for node in nodes:
-        if not isinstance(node, Node):
+        if not is_containerd_node(node):
             node.require_running()
             hint = "load into it instead: imgload watch"
             raise NodeUnusable(f"{node.name} does not run containerd", hint=hint, node=node.name)

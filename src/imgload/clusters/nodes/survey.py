@@ -103,17 +103,20 @@ class NodeTraits:
         return [version, runtime.dump, machine, runtime.free, runtime.start, kubelet.READ]
 
     @classmethod
-    def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
+    def read(
+        cls, outputs: Sequence[Output], see_config: str = "", snapshotter: str | None = None
+    ) -> NodeTraits:
         """Parse the outputs of `commands`; `see_config` shows a user containerd's configuration.
 
-        NodeUnusable when containerd does not answer, or when CRI's snapshotter cannot be read: pods
-        cannot use an image unpacked for another one.
+        `snapshotter` is known if it is not CRI's. NodeUnusable when containerd does not answer, or
+        when CRI's snapshotter cannot be read: pods cannot use an image unpacked for another one.
         """
         version, config, machine, space, start, of_kubelet = outputs
         if version.exit_status:
             raise NodeUnusable("containerd does not answer: ctr version failed")
-        snapshotter = containerd.parse_snapshotter(config.text)
-        if config.exit_status or snapshotter is None:
+        if not snapshotter and not config.exit_status:
+            snapshotter = containerd.parse_snapshotter(config.text)
+        if not snapshotter:
             why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
             raise NodeUnusable(
                 f"CRI's snapshotter cannot be read from containerd's configuration: {why}",

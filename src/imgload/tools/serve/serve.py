@@ -13,7 +13,7 @@ from functools import partial
 
 import attrs
 
-from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.nodes.node import Node, containerd_nodes, is_containerd_node
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.clusters.select import Member, find_clusters
 from imgload.core.arguments import require_strings
@@ -284,8 +284,7 @@ def _running_members(hosts: Sequence[ContainerHost], clusters: Sequence[str] = (
 
 def _restore_running(hosts: Sequence[ContainerHost]) -> list[NodeWiring]:
     nodes = in_parallel([member.open for member in _running_members(hosts)])
-    with_containerd = [node for node in nodes if isinstance(node, Node)]
-    return in_parallel([partial(restore, node) for node in with_containerd])
+    return in_parallel([partial(restore, node) for node in nodes if is_containerd_node(node)])
 
 
 def stop() -> tuple[bool, list[NodeWiring]]:
