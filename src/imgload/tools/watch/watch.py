@@ -97,6 +97,7 @@ class ClusterSelector:
     nodes: tuple[NodeRuntime, ...] = ()
     notes: tuple[str, ...] = ()
     selected: tuple[Cluster, ...] = ()
+    address: str | None = None
 
     @classmethod
     def settle(
@@ -104,19 +105,21 @@ class ClusterSelector:
         engines: Sequence[ContainerHost],
         cluster: str | Sequence[str] | None,
         names: Sequence[str],
+        address: str | None = None,
     ) -> ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
-        selection = select(engines, cluster, names)
+        selection = select(engines, cluster, names, address=address)
         nodes = selection.nodes
         wanted = () if cluster is None else require_strings(cluster, "cluster")
         clusters = wanted or [chosen.name for chosen in selection.clusters]
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
-        return cls(own or engines, clusters, picked, nodes, selection.notes, selection.clusters)
+        about = (nodes, selection.notes, selection.clusters, address)
+        return cls(own or engines, clusters, picked, *about)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
-        selection = select(self.engines, self.clusters, self.names)
+        selection = select(self.engines, self.clusters, self.names, address=self.address)
         nodes, self.selected = selection.nodes, selection.clusters
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
@@ -170,6 +173,7 @@ class Watch:
         *,
         cluster: str | Sequence[str] | None = None,
         nodes: str | Sequence[str] = (),
+        address: str | None = None,
         source: str | PathLike[str] | None = None,
         restart: bool = False,
         on_event: Callable[[Event], None] = lambda _: None,
@@ -186,7 +190,7 @@ class Watch:
             if not sources:
                 raise UsageError(f"{source} is not an engine", hint="watch one: --from docker")
             with with_discovery_errors(connections.discovery.unreachable):
-                selection = ClusterSelector.settle(connections.engines, cluster, names)
+                selection = ClusterSelector.settle(connections.engines, cluster, names, address)
             if restart:
                 require_clusters(selection.selected)
             watch = cls(sources, selection, parsed, on_event, restart=restart)
@@ -346,6 +350,7 @@ def watch(  # noqa: PLR0913 - options
     *,
     cluster: str | Sequence[str] | None = None,
     nodes: str | Sequence[str] = (),
+    address: str | None = None,
     source: str | PathLike[str] | None = None,
     restart: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
@@ -360,6 +365,7 @@ def watch(  # noqa: PLR0913 - options
         patterns: names in which ``*`` matches anything: ``app:dev-*``; without a tag, every tag.
         cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to load; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         source: ``docker``, ``podman`` or an engine's URL; None for every engine.
         restart: restart the workloads that use a changed image, as for `imgload.load`.
         on_event: called with the events of each load, from several threads.
@@ -371,13 +377,14 @@ def watch(  # noqa: PLR0913 - options
     Raises:
         EngineError: when at the start no engine can be used.
         ClusterError: when at the start the cluster or a node does not exist.
-        UsageError: when a pattern or the source is invalid.
+        UsageError: when a pattern, the source or the address is invalid.
 
     """
     with Watch.open(
         patterns,
         cluster=cluster,
         nodes=nodes,
+        address=address,
         source=source,
         restart=restart,
         on_event=on_event,
