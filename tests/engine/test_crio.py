@@ -109,6 +109,28 @@ def test_an_emulated_image_is_loaded_strictly(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_are_verified_by_their_hashes(lab: Lab, images: Images, version: str) -> None:
+    """Podman recreates them from their files."""
+    tag, node = unique(), make_node(lab, version)
+    images.build(lab.docker, tag, os.urandom(9))
+    try:
+        result = load(tag, node, verify="deep")
+        assert result.proof
+        assert result.proof.content
+        files = "/var/lib/containers/storage/overlay/*/diff/*"
+        node.exec("sh", "-c", f"for file in {files}; do echo damaged >$file; done")
+        with pytest.raises(imgload.LoadFailed, match="file integrity checksum failed") as caught:
+            imgload.verify(tag, nodes=[node.name], deep=True)
+        error = caught.value.report.images[0].nodes[0].error
+        assert error
+        assert f"podman rmi docker.io/library/{tag}, and load it again" in error.hint
+        assert leftovers(node) == ""
+    finally:
+        node.engine.remove_containers(node.name)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("version", cases(VERSIONS, ()))
 @pytest.mark.parametrize("engine", ["docker", "docker28", "podman"])
 def test_every_engine_loads_into_every_podman(

@@ -12,14 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import imgload
-from imgload.core.errors import NodeFull, NodeUnusable
+from imgload.core.errors import NodeError, NodeFull, NodeUnusable, NotVerified
 from imgload.oci.digest import Digest
 from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
@@ -86,6 +86,15 @@ def loaded_id(node: Node, name: str) -> str | None:
     except CommandError:
         return reported
     return str(json.loads(text)["config"]["digest"])
+
+
+def failure(check: Callable[[], object], kind: type[NodeError]) -> NodeError:
+    """Return the error of a check of one image on one node, which must be of a kind."""
+    with pytest.raises(imgload.LoadFailed) as caught:
+        check()
+    error = caught.value.report.images[0].nodes[0].error
+    assert isinstance(error, kind)
+    return error
 
 
 def settled(node: Node) -> None:
@@ -180,19 +189,24 @@ def test_an_image_with_too_many_layers_does_not_stop_others(tmp_path: Path, node
     assert (stored(node, flat.name), stored(node, deep.name)) == (flat.image_id, None)
 
 
-def test_files_and_blobs_cannot_be_verified(lab: Lab, images: Images, node: Node) -> None:
-    """Docker stores no blobs; the image is loaded without a pin, which Docker lacks."""
+def test_layers_are_verified_by_their_hashes(lab: Lab, images: Images, node: Node) -> None:
+    """Docker recreates them from their files; the image is loaded without a pin, which it lacks."""
     tag = unique()
-    images.build(lab.docker, tag)
-    report = imgload.load(tag, nodes=[node.name], source="docker", pin=True)
+    images.build(lab.docker, tag, os.urandom(9))
+    report = imgload.load(tag, nodes=[node.name], source="docker", pin=True, verify="deep")
     assert [note for note in report.notes if "images in Docker cannot be pinned" in note]
+    assert report.images[0].nodes[0].proof
+    assert report.images[0].nodes[0].proof.content
     verify = partial(imgload.verify, tag, nodes=[node.name], source="docker")
-    for check in (partial(verify, deep=True), partial(verify, files=True)):
-        with pytest.raises(imgload.LoadFailed) as caught:
-            check()
-        error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, NodeUnusable)
-        assert "--verify cri" in error.hint
+    assert "imgload verify --deep" in failure(partial(verify, files=True), NodeUnusable).hint
+    format_ = "--format={{.GraphDriver.Data.UpperDir}}"
+    folder = node.exec("docker", "image", "inspect", format_, tag).strip()
+    node.exec("sh", "-c", 'for file in "$1"/*; do echo damaged >"$file"; done', "sh", folder)
+    damaged = failure(partial(verify, deep=True), NotVerified)
+    assert "file integrity checksum failed" in damaged.message
+    assert f"docker image rm docker.io/library/{tag}, and load it again" in damaged.hint
+    node.exec("docker", "image", "rm", tag)
+    assert imgload.load(tag, nodes=[node.name], source="docker", verify="deep").ok
 
 
 def test_doctor_describes_a_node_with_docker(node: Node) -> None:

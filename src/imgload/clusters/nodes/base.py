@@ -226,13 +226,17 @@ class NodeRuntime(ABC):
         hashes: bool = False,  # noqa: ARG002
     ) -> FileList:
         """Return the files of an image as containers get them; with `hashes`, of their content."""
-        message = f"{self.name} cannot list the files of {name}: only containerd can"
-        raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
+        message = f"{self.name} cannot list the files of {name}: only containerd mounts images"
+        raise NodeUnusable(message, hint=WITHOUT_FILES, node=self.name)
 
     def damaged_blobs(self, name: str) -> list[Digest]:
         """Return the stored blobs of a name's image whose digests, computed again, are wrong."""
-        message = f"{self.name} stores no blobs of {name} to hash, only unpacked layers"
+        message = f"{self.name} cannot hash {name}"
         raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
+
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:  # noqa: ARG002
+        """Return the commands that replace a damaged image, or only its damaged blobs."""
+        return f"remove {name} from {self.name}, and load it again"
 
     def discard_layers(self, names: Sequence[str]) -> None:
         """Remove the layers of images from the content store; their snapshots stay."""

@@ -335,6 +335,26 @@ class CrioNode(NodeRuntime):
     ) -> Mapping[Digest, Descriptor]:
         return self.store.describe(diff_ids)
 
+    def damaged_blobs(self, name: str) -> list[Digest]:
+        """Return the layers and the config of an image that Podman cannot recreate."""
+        from imgload.clusters.nodes.saved import damaged_layers  # noqa: PLC0415 - start-up
+
+        target = self.survey(SurveyQuery((name,), (), asks_cri=False)).records.get(name)
+        image = self.store.find(target) if target else None
+        if image is None:
+            return []
+        digests = (image.config, *(self.store.layers[layer].diff_id for layer in image.layers))
+        with self.temporary_folder() as folder:  # podman leaves files after a failure
+            script = 'mkdir -m 700 "$TMPDIR" && exec "$@"'
+            words = ("env", f"TMPDIR={folder}", "sh", "-c", script, "imgload")
+            save = (*words, *self.storage.podman, "image", "save", image.id)
+            return damaged_layers(self, name, save, self.storage.root, digests)
+
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:  # noqa: ARG002
+        from imgload.clusters.nodes.saved import repair_hint  # noqa: PLC0415 - start-up
+
+        return repair_hint(self.exec_command(*self.storage.podman, "rmi", name))
+
     def images(self) -> Mapping[str, Digest]:
         self.survey(SurveyQuery((), ()))
         images = self.store.images

@@ -233,6 +233,27 @@ class DockerNode(NodeRuntime):
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(label_commands(loaded))
 
+    def damaged_blobs(self, name: str) -> list[Digest]:
+        """Return the layers and the config of an image that Docker cannot recreate.
+
+        Docker saves the image to its disk meanwhile.
+        """
+        from imgload.clusters.nodes.saved import damaged_layers  # noqa: PLC0415 - start-up
+
+        with self.naming_node_in_errors():
+            images = parse_images(self.run_all([IMAGES])[0])
+        for image in images:
+            if name in image.names:
+                save = ("docker", "image", "save", str(image.image_id))
+                digests = (image.image_id, *image.diff_ids)
+                return damaged_layers(self, name, save, self._root, digests)
+        return []
+
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:  # noqa: ARG002
+        from imgload.clusters.nodes.saved import repair_hint  # noqa: PLC0415 - start-up
+
+        return repair_hint(self.exec_command("docker", "image", "rm", name))
+
     def discard_layers(self, names: Sequence[str]) -> None:
         """Do nothing: Docker stores layers only as unpacked files."""
 

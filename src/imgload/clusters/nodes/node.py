@@ -380,6 +380,11 @@ class Node(NodeRuntime):
         sums = [output.text.partition(" ")[0].strip() for output in outputs]
         return [blob for blob, value in zip(blobs, sums, strict=True) if value != blob.hex]
 
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:
+        command = (*containerd.CTR, "content", "rm", *map(str, damaged))
+        remove = self.exec_command(*self.resolve_command(command))
+        return f"{remove}, and load {name} again with --complete"
+
     def discard_layers(self, names: Sequence[str]) -> None:
         self._forget_survey()
         survey = self.survey_once(SurveyQuery(tuple(names), (), asks_cri=False))
