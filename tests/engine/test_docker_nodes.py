@@ -27,6 +27,7 @@ from tests.engine.conftest import Images, unique
 from tests.engine.findings import messages
 from tests.engine.kinds import Made, layer, oci, old
 from tests.engine.relay import Fault, relay
+from tests.engine.test_errors import run
 from tests.lab import Cluster, Lab, Node
 from tests.lab.shape import ContainerdStoreInMinikube, DockerInMinikube
 from tests.lab.shell import CommandError
@@ -207,6 +208,13 @@ def test_layers_are_verified_by_their_hashes(lab: Lab, images: Images, node: Nod
     assert f"docker image rm docker.io/library/{tag}, and load it again" in damaged.hint
     node.exec("docker", "image", "rm", tag)
     assert imgload.load(tag, nodes=[node.name], source="docker", verify="deep").ok
+
+
+def test_serve_ends_if_no_node_can_pull(node: Node) -> None:
+    done = run("serve", "-c", "lab-md")
+    assert done.returncode == 1
+    assert f"none runs containerd: {node.name}" in done.stderr
+    assert "imgload watch -c lab-md '*'" in done.stderr
 
 
 def test_doctor_describes_a_node_with_docker(node: Node) -> None:

@@ -269,7 +269,7 @@ class CrioNode(NodeRuntime):
             return self.survey(question)
         words = (existing, stored.id, image.name, *self.storage.podman)
         command = ("sh", "-c", _TAG, "imgload", *words)
-        return self._change(command, "podman tag", attrs.evolve(question, loaded=()), before)
+        return self._change(command, "podman tag", question, before)
 
     def _change(
         self,

@@ -206,8 +206,7 @@ class DockerNode(NodeRuntime):
         """Tag an image by its ID, whichever names it has by now."""
         del existing
         command = ("docker", "image", "tag", str(target), image.name)
-        question = attrs.evolve(SurveyQuery.about([image]), loaded=())
-        return self._change(command, "docker tag", question, before)
+        return self._change(command, "docker tag", SurveyQuery.about([image]), before)
 
     def _change(
         self,

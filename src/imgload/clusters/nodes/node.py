@@ -293,8 +293,7 @@ class Node(NodeRuntime):
     ) -> Survey:
         ctr = self.resolve_command(containerd.CTR)
         command = containerd.tag_command(ctr, existing, target, image.name)
-        unlabeled = attrs.evolve(SurveyQuery.about([image]), loaded=())
-        return self._change(command, "ctr images tag", unlabeled, before)
+        return self._change(command, "ctr images tag", SurveyQuery.about([image]), before)
 
     def _change(
         self,

@@ -51,12 +51,12 @@ class SurveyQuery:
     asks_cri: bool = True
 
     @classmethod
-    def about(cls, images: Sequence[NamedImage]) -> SurveyQuery:
-        """Return the query for images, each under one name."""
+    def about(cls, images: Sequence[NamedImage], *, loaded: bool = False) -> SurveyQuery:
+        """Return the query for images, each under one name; `loaded` if an import labels them."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
             tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
-            loaded=tuple((image.name, image.image_id) for image in images if image.image_id),
+            loaded=tuple((i.name, i.image_id) for i in images if i.image_id and loaded),
         )
 
     def commands(self, snapshotter: str) -> list[list[Sequence[str]]]:
