@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 from imgload.clusters.nodes import causes
-from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.batch import keepalive_command
-from imgload.core.errors import NodeFull, NotVerified
+from imgload.clusters.nodes.base import WITHOUT_BLOBS, NodeRuntime
+from imgload.clusters.nodes.batch import NOT_FOUND, keepalive_command
+from imgload.core.errors import NodeFull, NodeUnusable, NotVerified
 from imgload.oci.digest import Digest
 
 _HASH = r"""
@@ -48,13 +48,17 @@ def damaged_layers(
 
     """
     (output,) = node.run_all([keepalive_command(_HASH, _PROGRESS, folder, *save)])
-    if failed := _FAILED.search(output.text):
+    failed = _FAILED.search(output.text)
+    if output.exit_status == NOT_FOUND or (output.exit_status and not failed):
+        message = f"{node.name} cannot hash {name}: tar has exit status {output.exit_status} there"
+        raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=node.name)
+    if failed:
         messages = _SUM.sub("", _FAILED.sub("", output.text)).split("\n")
         reason = next(filter(None, reversed(messages)), failed[0])
         if causes.DISK_FULL in reason:
             message = f"{node.name} ran out of disk space: {reason}"
             raise NodeFull(message, hint=node.disk_hint, node=node.name)
-        message = f"{node.name} has {name} with damaged content: {reason}"
+        message = f"{node.name} cannot recreate the layers of {name}: {reason}"
         raise NotVerified(message, hint=node.repair_hint(name), node=node.name, image=name)
     hashes = {Digest("sha256", value) for value in _SUM.findall(output.text)}
     return [digest for digest in digests if digest not in hashes]
