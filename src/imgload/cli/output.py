@@ -217,7 +217,7 @@ def hint_text(hint: str) -> str:
 
 
 def _verified(node: NodeResult) -> str:
-    more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
+    more = ", content re-hashed" if node.proof and node.proof.content else ""
     more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
     more += ", pinned" if node.proof and node.proof.pinned else ""

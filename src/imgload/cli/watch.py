@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imgload.cli.options import (
+    address_option,
     cluster_options,
     complete_images,
     engine_option,
@@ -45,6 +46,7 @@ _EXEC = (
 @click.command()
 @click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
+@address_option
 @engine_option
 @restart_option
 @click.option("--exec", "command", metavar="COMMAND", help=_EXEC)

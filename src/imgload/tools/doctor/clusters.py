@@ -27,7 +27,10 @@ _LOADERS = ("kind", "k3d")
 
 
 def select_for_checks(
-    engines: Sequence[Engine], wanted: Sequence[str], names: Sequence[str]
+    engines: Sequence[Engine],
+    wanted: Sequence[str],
+    names: Sequence[str],
+    address: str | None = None,
 ) -> tuple[list[Finding], list[Cluster], Sequence[NodeRuntime]]:
     """Return the findings, the clusters, and the nodes of the wanted ones as in `select_nodes`.
 
@@ -49,7 +52,11 @@ def select_for_checks(
             clusters += [cluster for cluster in result if cluster.engine not in known]
     findings[:0] = _context(answering, clusters, decides=not is_named)
     try:
-        nodes = select_nodes(answering, wanted, names) if answering or clusters or names else ()
+        nodes = (
+            select_nodes(answering, wanted, names, address=address)
+            if answering or clusters or names
+            else ()
+        )
         findings += _clusters(clusters, nodes)
     except ClusterError as error:
         nodes = () if is_named else tuple(node for item in clusters for node in item.nodes)

@@ -96,6 +96,7 @@ class ClusterSelector:
     nodes: tuple[NodeRuntime, ...] = ()
     notes: tuple[str, ...] = ()
     selected: tuple[Cluster, ...] = ()
+    address: str | None = None
 
     @classmethod
     def settle(
@@ -103,17 +104,21 @@ class ClusterSelector:
         engines: Sequence[ContainerHost],
         cluster: str | Sequence[str] | None,
         names: Sequence[str],
+        address: str | None = None,
     ) -> ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
-        selection = select(engines, cluster, names)
+        selection = select(engines, cluster, names, address=address)
         nodes = selection.nodes
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
-        return cls(own or engines, picked, nodes, selection.notes, selection.clusters)
+        about = (nodes, selection.notes, selection.clusters, address)
+        return cls(own or engines, picked, *about)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
-        selection = select(self.engines, None, self.names, again=self.selected)
+        selection = select(
+            self.engines, None, self.names, address=self.address, again=self.selected
+        )
         nodes, self.selected = selection.nodes, selection.clusters
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
@@ -167,6 +172,7 @@ class Watch:
         *,
         cluster: str | Sequence[str] | None = None,
         nodes: str | Sequence[str] = (),
+        address: str | None = None,
         source: str | PathLike[str] | None = None,
         restart: bool = False,
         on_event: Callable[[Event], None] = lambda _: None,
@@ -183,7 +189,7 @@ class Watch:
             if not sources:
                 raise UsageError(f"{source} is not an engine", hint="watch one: --from docker")
             with with_discovery_errors(connections.discovery.unreachable):
-                selection = ClusterSelector.settle(connections.engines, cluster, names)
+                selection = ClusterSelector.settle(connections.engines, cluster, names, address)
             if restart:
                 require_clusters(selection.selected)
             watch = cls(sources, selection, parsed, on_event, restart=restart)
@@ -348,6 +354,7 @@ def watch(  # noqa: PLR0913 - options
     *,
     cluster: str | Sequence[str] | None = None,
     nodes: str | Sequence[str] = (),
+    address: str | None = None,
     source: str | PathLike[str] | None = None,
     restart: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
@@ -362,6 +369,7 @@ def watch(  # noqa: PLR0913 - options
         patterns: names in which ``*`` matches anything: ``app:dev-*``; without a tag, every tag.
         cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to load; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         source: ``docker``, ``podman`` or an engine's URL; None for every engine.
         restart: restart the workloads that use a changed image, as for `imgload.load`.
         on_event: called with the events of each load, from several threads.
@@ -373,13 +381,14 @@ def watch(  # noqa: PLR0913 - options
     Raises:
         EngineError: when at the start no engine can be used.
         ClusterError: when at the start the cluster or a node does not exist.
-        UsageError: when a pattern or the source is invalid.
+        UsageError: when a pattern, the source or the address is invalid.
 
     """
     with Watch.open(
         patterns,
         cluster=cluster,
         nodes=nodes,
+        address=address,
         source=source,
         restart=restart,
         on_event=on_event,
