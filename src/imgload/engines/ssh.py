@@ -17,6 +17,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from imgload.engines.endpoint import EngineKind
 
 CONNECT_SECONDS = 5
 _READY_SECONDS = 12.0
+_REASON_SECONDS = 2.0
 _SOCKETS: dict[EngineKind, str] = {
     "docker": "/var/run/docker.sock",
     "podman": "/run/podman/podman.sock",
@@ -252,7 +254,14 @@ class SshConnection(ABC):
         )
 
     def _end_with_reason(self) -> str:
-        """End ssh, and return the last line that it or its command printed."""
+        """End ssh, and return the last line that it or its command printed.
+
+        The command ends with its input; a line may arrive after the command's state.
+        """
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_REASON_SECONDS)
         with self._log.open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - _MAX_OUTPUT))
             lines = reason(log.read().decode(errors="replace")).splitlines()
@@ -342,7 +351,8 @@ class SshMaster(SshConnection):
             why = self._end_with_reason() or "sudo -n failed"
             rule = "echo $(id -un) ALL=NOPASSWD: ALL | sudo tee /etc/sudoers.d/imgload"
             raise EngineNotPermitted(
-                f"{login} is not root, as ctr and crictl require, and cannot become root: {why}",
+                f"{login} is not root, as its container runtime requires, and cannot become root:"
+                f" {why}",
                 hint=f"allow it to use sudo without a password; on {login.host} run: {rule}",
             )
         if state == b"shell":

@@ -30,6 +30,8 @@ if options["ControlMaster"] == "yes":
 os.execvp("sh", ["sh", "-c", words[-1]])
 """
 """An ssh without a network: it runs the command for the login shell."""
+WAIT, PAUSE = "import sys; sys.stdin.read()", "import time; time.sleep(0.3)"
+DENY = "import os; os.write(2, b'sudo: a password is required\\n')"
 ODD_WORDS = ["a b", "", "'", '"', "$HOME", "`id`", "\\", "\n", "!x", "-n", "*", "é", "\\n"]
 
 
@@ -180,11 +182,10 @@ def test_a_broken_connection_is_no_status_of_the_command(
     [
         ("import sys; sys.exit('no route to host')", EngineUnreachable, "no route to host"),
         ("pass", EngineUnreachable, "it did not answer"),
-        ("print('imgload: root', flush=True); input()", EngineUnreachable, "it did not answer"),
-        ("print('imgload: shell', flush=True); input()", EngineUnreachable, "as fish does"),
+        (f"print('imgload: root', flush=True); {WAIT}", EngineUnreachable, "it did not answer"),
+        (f"print('imgload: shell', flush=True); {WAIT}", EngineUnreachable, "as fish does"),
         (
-            "import os\nos.write(2, b'sudo: a password is required\\n')\n"  # noqa: ISC004
-            "print('Welcome'); print('imgload: denied', flush=True); input()",
+            f"print('Welcome'); print('imgload: denied', flush=True); {PAUSE}; {DENY}; {WAIT}",
             EngineNotPermitted,
             "cannot become root: sudo: a password is required",
         ),

@@ -108,7 +108,7 @@ def with_ssh(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None
             "print('Welcome to this machine'); print('imgload: absent', flush=True)",
             "does not exist",
         ),
-        ("print('imgload: ready', flush=True); input()", "it did not answer"),
+        ("import sys; print('imgload: ready', flush=True); sys.stdin.read()", "it did not answer"),
         ("print('x' * 100_000, flush=True)", "it did not answer"),
         ("import sys; sys.stderr.write('\\x1b[31mred\\n' * 9999); sys.exit(1)", "red"),
     ],

@@ -332,12 +332,14 @@ def _error_of(answer: str) -> str:
 def parse_info(output: Output) -> Any:
     """Return the document of ``docker info``; NodeUnusable if Docker does not answer.
 
-    The client may exit with status 0 although the daemon does not answer.
+    The client of Docker 20.10 then exits with 0; that of 28 with 1, and prints the reason below the
+    document.
     """
-    document = _json(output.stdout)
+    first, _, rest = output.text.partition("\n")
+    document = _json(first.encode())
     errors = dig(document, "ServerErrors")
     if output.exit_status or errors or not text_at(document, "DockerRootDir"):
-        why = "; ".join(map(str, errors)) if isinstance(errors, list) else reason(output.text)
+        why = "; ".join(map(str, errors)) if isinstance(errors, list) else reason(rest or first)
         raise NodeUnusable(f"Docker does not answer: {why or 'docker info failed'}")
     if _CONTAINERD_STORE in str(dig(document, "DriverStatus")):
         what = "its Docker has changed to the containerd image store"
@@ -371,7 +373,8 @@ def _stored_image(document: Any) -> StoredImage | None:
     except (ArchiveInvalid, TypeError):
         return None
     names: dict[str, Digest] = {}
-    for text in (*(dig(document, "tags") or ()), *(dig(document, "digests") or ())):
+    lists = (dig(document, "tags"), dig(document, "digests"))
+    for text in (text for texts in lists if isinstance(texts, list) for text in texts):
         with suppress(UsageError):
             name = Reference.parse(text).record
             names[name] = pinned(name) or image_id
