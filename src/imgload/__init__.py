@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
+    from imgload.clusters.listing import ClusterList as ClusterList
     from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
     from imgload.clusters.nodes.proof import Proof as Proof
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
     from imgload.clusters.provider import register_provider as register_provider
-    from imgload.clusters.select import ClusterList as ClusterList
     from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
     from imgload.core.errors import ClusterError as ClusterError
@@ -84,7 +84,8 @@ _HOMES = {
     "clusters.nodes.base": "NodeRuntime",
     "clusters.nodes.proof": "Proof",
     "clusters.provider": "ClusterProvider register_provider",
-    "clusters.select": "ClusterList select_nodes",
+    "clusters.listing": "ClusterList",
+    "clusters.select": "select_nodes",
     "core.errors": (
         "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
         "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"

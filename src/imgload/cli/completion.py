@@ -114,7 +114,7 @@ def candidates(kind: str, context: click.Context, incomplete: str) -> list[Compl
 def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[str]:
     if kind in _FIXED:
         return _FIXED[kind]
-    from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
+    from imgload.clusters.cluster import find_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
     source = params.get("source") if kind == "images" else None

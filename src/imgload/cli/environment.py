@@ -19,7 +19,7 @@ from imgload.cli.process import say, style
 from imgload.core.errors import one_line
 
 if TYPE_CHECKING:
-    from imgload.clusters.select import ClusterList
+    from imgload.clusters.listing import ClusterList
     from imgload.tools.doctor.finding import Diagnosis
 
 _STATE_COLORS = {"running": "green", "stopped": "red"}

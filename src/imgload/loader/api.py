@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
-    from imgload.clusters.select import ClusterList
+    from imgload.clusters.listing import ClusterList
 
 
 def load(
@@ -155,7 +155,7 @@ def find_clusters() -> ClusterList:
         EngineError: if no engine can be reached, and no cluster is in a machine.
 
     """
-    from imgload.clusters.select import list_clusters  # noqa: PLC0415 - start-up
+    from imgload.clusters.listing import list_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
     with Session.open(has_images=False) as session:

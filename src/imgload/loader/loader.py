@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
-    from imgload.clusters.select import Cluster
+    from imgload.clusters.cluster import Cluster
     from imgload.transports.base import Transport
 
 OnEvent = Callable[[Event], None]

@@ -26,7 +26,7 @@ from imgload.oci.platform import Platform
 from imgload.oci.reference import Reference, parse_unless_id
 
 if TYPE_CHECKING:
-    from imgload.clusters.select import Cluster
+    from imgload.clusters.cluster import Cluster
     from imgload.loader.prepare import Request
     from imgload.loader.report import Report
     from imgload.sources.base import Image

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
-from imgload.clusters.select import Cluster, find_clusters
+from imgload.clusters.cluster import Cluster, find_clusters
 from imgload.core.arguments import require_flags, require_strings
 from imgload.core.errors import ImageNotFound, ImgloadError
 from imgload.loader.entries import ImageEntry

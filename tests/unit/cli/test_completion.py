@@ -11,7 +11,7 @@ from imgload.cli import completion
 from imgload.cli.app import cli
 from imgload.cli.completion import VARIABLE, Bash, join_words, kept_length
 from imgload.cli.kubectl import print_candidates
-from imgload.clusters.select import find_clusters
+from imgload.clusters.cluster import find_clusters
 from imgload.loader.session import Session
 from tests.unit.cli import stub
 from tests.unit.cli.conftest import Run

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.cluster import find_clusters
+from imgload.clusters.listing import ClusterList, list_clusters
 from imgload.clusters.nodes.detect import UnusableNode
-from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select, select_nodes
+from imgload.clusters.select import select, select_nodes
 from imgload.core import trace
 from imgload.core.errors import (
     ClusterAmbiguous,

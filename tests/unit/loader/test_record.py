@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgload.clusters.cluster import Cluster, Member
 from imgload.clusters.nodes.proof import Proof
 from imgload.clusters.provider import K3d, Kind, NodeContainer
-from imgload.clusters.select import Cluster, Member
 from imgload.core import trace
 from imgload.engines.base import Container
 from imgload.engines.endpoint import Endpoint, EngineKind

@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from imgload.clusters.cluster import Cluster, find_clusters
 from imgload.clusters.kubeconfig import current_context, invalid_files
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
+from imgload.clusters.provider import provider_of
+from imgload.clusters.select import select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine

@@ -8,8 +8,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imgload.clusters.cluster import find_clusters
 from imgload.clusters.provider import providers
-from imgload.clusters.select import Selection, find_clusters
+from imgload.clusters.select import Selection
 from imgload.core.errors import (
     ClusterAmbiguous,
     ClusterNotFound,

@@ -13,9 +13,9 @@ from typing import Any
 
 import attrs
 
+from imgload.clusters.cluster import Cluster
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.select import Cluster
 from imgload.core.arguments import require_flags, require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel

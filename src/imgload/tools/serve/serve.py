@@ -14,9 +14,9 @@ from functools import partial
 
 import attrs
 
+from imgload.clusters.cluster import Member, find_clusters
 from imgload.clusters.nodes.node import Node, containerd_nodes, is_containerd_node
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import Member, find_clusters
 from imgload.core.arguments import require_strings
 from imgload.core.errors import ImgloadError, NodeUnusable, UsageError
 from imgload.core.parallel import in_parallel, result_or_error

@@ -15,9 +15,10 @@ from typing import Any
 
 import attrs
 
+from imgload.clusters.cluster import Cluster
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import Cluster, select
+from imgload.clusters.select import select
 from imgload.core.arguments import require_callback, require_flags, require_strings
 from imgload.core.errors import (
     JSON_VERSION,
