@@ -59,7 +59,8 @@ def load(
     Raises:
         UsageError: if the transport is ``delta`` and a source cannot push.
         LoadFailed: if an image could not be verified on a node; see its `report`.
-        RestartFailed: if all images were loaded, but a workload was not restarted.
+        RestartFailed: if all images were loaded, but a workload was not restarted; in a dry run, if
+            the workloads cannot be listed.
         ImgloadError: if nothing could be loaded at all; `core.errors` has the tree of errors.
 
     """
