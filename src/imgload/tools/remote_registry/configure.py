@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -121,7 +122,8 @@ class RegistryUrl:
             )
         url = cls(match[1] or "http", match[2])
         if not (match[1] or url.is_loopback):
-            hint = f"add the scheme: {url}, or https://{url.host}"
+            secure = shlex.quote(f"https://{url.host}")
+            hint = f"add the scheme: {shlex.quote(str(url))}, or {secure}"
             raise UsageError(f"the registry's URL has no scheme: {text!r:.300}", hint=hint)
         return url
 
