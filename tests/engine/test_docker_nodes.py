@@ -29,12 +29,20 @@ from tests.engine.relay import Fault, relay
 from tests.lab import Cluster, Lab, Node
 from tests.lab.shape import DockerInMinikube
 from tests.lab.shell import CommandError
-from tests.unit.archives import pack
+from tests.unit.archives import encode, pack
 
 MIB = 1 << 20
 SHAPE = DockerInMinikube()
 LABELS = "/var/lib/imgload/loaded"
 long = pytest.mark.long
+
+
+class Untimed(Made):
+    """An image whose config has no time of creation."""
+
+    @property
+    def config(self) -> bytes:
+        return encode({**json.loads(super().config), "created": None})
 
 
 @pytest.fixture(
@@ -140,6 +148,16 @@ def test_a_manifest_cannot_be_kept(tmp_path: Path, node: Node) -> None:
     assert stored(node, image.name) is None
     assert load(image.name).ok
     assert stored(node, image.name) == image.image_id
+
+
+def test_an_image_without_a_time_of_creation_is_loaded(tmp_path: Path, node: Node) -> None:
+    """As BuildKit makes one from scratch without layers; Docker 28 omits the time."""
+    image = Untimed(unique())
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(pack(old([image])))
+    assert imgload.load(image.name, cluster="lab-md", source=archive).ok
+    assert stored(node, image.name) == image.image_id
+    assert len(imgload.images(image.name, cluster="lab-md").images) == 1
 
 
 @long
