@@ -29,6 +29,9 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = "imgload"
 html_copy_source = False
+templates_path = ["templates"]
+_SIDEBAR = ("brand", "search", "scroll-start", "navigation", "versions", "scroll-end")
+html_sidebars = {"**": [f"sidebar/{part}.html" for part in _SIDEBAR]}
 _PAGE = re.compile(r"[\w/-]+")
 
 

@@ -23,6 +23,7 @@ import yaml
 
 import imgload
 from docs.generated import PAGES, command_line, error_tables, library
+from docs.releases import list_versions
 from imgload.cli.app import cli
 from imgload.core import trace
 from imgload.core.errors import ImgloadError
@@ -266,3 +267,15 @@ def test_named_files_and_classes_exist(page: str) -> None:
     classes = {m[1] for word in words if (m := re.fullmatch(r"([A-Z][a-z]\w{2,})(\.\w+)?", word))}
     assert classes
     assert [name for name in classes if f"\nclass {name}" not in sources] == []
+
+
+def test_site_lists_versions_newest_first(tmp_path: Path) -> None:
+    """Releases precede pre-releases; other folders are no versions."""
+    for name in ("1.9.0", "1.10.0", "2.0.0rc1", "images"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").touch()
+    (tmp_path / "3.0.0").mkdir()
+    versions = ["1.10.0", "1.9.0", "2.0.0rc1"]
+    assert list_versions(tmp_path) == versions
+    assert (tmp_path / "versions.js").read_text() == f"const versions = {json.dumps(versions)};\n"
+    assert 'href="1.10.0/index.html"' in (tmp_path / "index.html").read_text()
