@@ -34,6 +34,31 @@ ARM64 = {"os": "linux", "architecture": "arm64", "variant": "v8"}
 S390X = {"os": "linux", "architecture": "s390x"}
 UNKNOWN = {"os": "unknown", "architecture": "unknown"}
 
+BUILT, NO_LAYERS, DEEP, SEVERAL, UNTAGGED, PINNED = (
+    "built by an engine",
+    "no layers",
+    "127 layers",
+    "several platforms, one absent, attested",
+    "untagged, by ID",
+    "by its digest",
+)
+KINDS = (
+    BUILT,
+    "gzip layers",
+    "zstd layers",
+    "uncompressed layers",
+    "an empty layer",
+    "one layer twice",
+    NO_LAYERS,
+    DEEP,
+    "a foreign layer",
+    SEVERAL,
+    "arm64/v8 only",
+    UNTAGGED,
+    PINNED,
+)
+"""The kinds of images in docs/compatibility.md."""
+
 
 def layer(name: str = "app.txt") -> bytes:
     """Return an uncompressed layer with a unique file."""

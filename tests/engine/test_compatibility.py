@@ -1,9 +1,10 @@
-"""The matrix of docs/compatibility.md: every source, kind of image and containerd version."""
+"""The matrix of docs/compatibility.md: every source, kind of image and kind of node."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import secrets
 from collections import defaultdict
@@ -17,46 +18,35 @@ import pytest
 from backports import zstd
 
 from imgload.oci.digest import Digest
-from tests.engine.kinds import ARM64, EMPTY, Made, Platforms, layer, new, oci, old, saved
-from tests.engine.matrix import (
-    VERSIONS,
-    Batch,
-    CrioMatrixNode,
-    ExpectedImage,
-    MatrixNode,
-    Row,
+from tests.engine.conftest import cases
+from tests.engine.kinds import (
+    ARM64,
+    BUILT,
+    DEEP,
+    EMPTY,
+    KINDS,
+    NO_LAYERS,
+    PINNED,
+    SEVERAL,
+    UNTAGGED,
+    Made,
+    Platforms,
+    layer,
+    new,
+    oci,
+    old,
+    saved,
 )
-from tests.engine.page import PAGE, Page, writing
+from tests.engine.matrix import ABSENT, NOT_TAKEN, REFUSED, Batch, Images, Row
+from tests.engine.nodes import COLUMNS, CONTAINERD, Column, ExpectedImage, MatrixNode
+from tests.engine.page import PAGE, Page, cell_of, refused_by, writing
+from tests.engine.remote import open_folder
 from tests.lab import Lab
 from tests.lab.builder import Buildx
 from tests.lab.engine import Engine
-from tests.lab.nodeimage import CRIO
 from tests.lab.shell import CommandError
 from tests.unit.archives import pack, write_folder
 
-BUILT, NO_LAYERS, DEEP, SEVERAL, UNTAGGED, PINNED = (
-    "built by an engine",
-    "no layers",
-    "127 layers",
-    "several platforms, one absent, attested",
-    "untagged, by ID",
-    "by its digest",
-)
-KINDS = (
-    BUILT,
-    "gzip layers",
-    "zstd layers",
-    "uncompressed layers",
-    "an empty layer",
-    "one layer twice",
-    NO_LAYERS,
-    DEEP,
-    "a foreign layer",
-    SEVERAL,
-    "arm64/v8 only",
-    UNTAGGED,
-    PINNED,
-)
 ENGINES = {
     "Docker 20.10": "docker",
     "Docker 26, graphdriver": "docker26-graphdriver",
@@ -150,25 +140,29 @@ def expected(kind: str, made: Made, text: str = "") -> ExpectedImage:
     return ExpectedImage(kind, requested, made.image_id, made.chain_id, made.platform == ARM64)
 
 
+@attrs.frozen
+class Nodes:
+    """The running nodes of a column, or its first one; `path` is a PATH with ssh's settings."""
+
+    title: str
+    running: Mapping[str, MatrixNode]
+    path: str
+
+    @property
+    def column(self) -> Column:
+        return COLUMNS[self.title]
+
+
 @pytest.fixture(scope="module")
-def nodes(lab: Lab) -> Iterator[list[MatrixNode]]:
+def nodes(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Nodes]:
     """Nodes that no other test uses."""
-    suffix = secrets.token_hex(3)
-    names = {version: f"lab-compat-{version.replace('.', '')}-{suffix}" for version in VERSIONS}
-    made = [MatrixNode.make(lab, version, name) for version, name in names.items()]
-    yield made
-    for node in made:
-        node.node.engine.remove_containers(node.node.name)
-
-
-@pytest.fixture(scope="module")
-def crio_nodes(lab: Lab) -> Iterator[list[CrioMatrixNode]]:
-    """Nodes with CRI-O's store that no other test uses."""
-    suffix = secrets.token_hex(3)
-    made = [CrioMatrixNode.make(lab, version, f"{version}-{suffix}") for version in CRIO]
-    yield made
-    for node in made:
-        node.node.engine.remove_containers(node.node.name)
+    title, most = request.param
+    with open_folder() as folder:
+        kinds = COLUMNS[title].kinds[:most]
+        running = {kind.title: kind.make(lab, folder) for kind in kinds}
+        yield Nodes(title, running, f"{folder / 'bin'}:{os.environ['PATH']}")
+        for made in running.values():
+            made.node.engine.remove_containers(made.node.name)
 
 
 @attrs.frozen
@@ -195,6 +189,13 @@ class AllImages:
     made: Mapping[str, Made] = attrs.field(factory=_made)
     other: Made = attrs.field(factory=lambda: Made(f"compat-other:t{secrets.token_hex(6)}"))
     by_engine: dict[str, EngineImages] = attrs.field(factory=dict)
+    _by_source: dict[str, Images] = attrs.field(factory=dict)
+
+    def of(self, name: str) -> Images:
+        """Return the images of a source, which are made once."""
+        if name not in self._by_source:
+            self._by_source[name] = ROWS[name](self, name)
+        return self._by_source[name]
 
     def fill(self, names: Iterable[str], pool: Executor) -> None:
         """Let these engines build and load images in parallel: 127 layers take a while."""
@@ -262,13 +263,11 @@ def all_images(
     made.clear()
 
 
-def engine_row(all_images: AllImages, row: Row, name: str) -> None:
-    """Load the image that an engine built, and the others that it accepted."""
+def images_of_engine(all_images: AllImages, name: str) -> Images:
+    """The image that an engine built, and the others that it accepted."""
     engine_images = all_images.by_engine[ENGINES[name]]
     built, _ = engine_images.saved()
     refused = engine_images.refused.result()
-    row.cells |= dict.fromkeys(refused, "not taken")
-    row.notes += refused.items()
     requests = [
         expected(kind, made) for kind, made in all_images.made.items() if kind not in refused
     ]
@@ -280,70 +279,65 @@ def engine_row(all_images: AllImages, row: Row, name: str) -> None:
         ]
     alone = [request for request in requests if request.kind in {UNTAGGED, PINNED}]
     together = [built, *(request for request in requests if request not in alone)]
-    row.fill(
-        [
-            Batch(engine_images.engine.url, tuple(group))
-            for group in (together, *([request] for request in alone))
-        ]
-    )
+    batches = [
+        Batch(engine_images.engine.url, tuple(group))
+        for group in (together, *([request] for request in alone))
+    ]
+    return Images(batches, dict.fromkeys(refused, NOT_TAKEN), list(refused.items()))
 
 
-def archives(
-    all_images: AllImages, row: Row, name: str
-) -> Iterator[tuple[bytes, tuple[ExpectedImage, ...]]]:
+def archives(all_images: AllImages, name: str) -> Iterator[tuple[bytes, tuple[ExpectedImage, ...]]]:
     """Yield an archive that an engine saved, and one of all other kinds, with the requests."""
     form, _, compression = name.partition(", ")
     engine, options = SAVED_BY[name]
     compress = COMPRESS.get(compression, bytes)
     built, archive = all_images.by_engine[engine].saved(*options)
     yield compress(archive), (built,)
-    kinds = [kind for kind in KINDS[1:] if not (kind == SEVERAL and form == "docker-archive")]
-    if SEVERAL not in kinds:
-        row.cells[SEVERAL] = "no such archive"
-    images = {kind: all_images.made[kind] for kind in kinds}
+    is_old = form == "docker-archive"
+    images = {k: made for k, made in all_images.made.items() if not (k == SEVERAL and is_old)}
     content = compress(pack(FORMS[form]([*images.values(), all_images.other])))
     requests = [expected(kind, made) for kind, made in images.items()]
-    alone = [request for request in requests if request.kind == PINNED and form == "docker-archive"]
+    alone = [request for request in requests if request.kind == PINNED and is_old]
     yield content, tuple(request for request in requests if request not in alone)
     if alone:
         yield content, tuple(alone)
 
 
-def archive_row(all_images: AllImages, row: Row, name: str) -> None:
-    """Load the archives as files; from the first one, all images without naming them."""
-    row.fill(
+def images_of_archives(all_images: AllImages, name: str) -> Images:
+    """Archives as files; from the first one, all images without naming them."""
+    return Images(
         [
             Batch(all_images.file(archive), requests, all=requests[0].kind == BUILT)
-            for archive, requests in archives(all_images, row, name)
-        ]
+            for archive, requests in archives(all_images, name)
+        ],
+        {SEVERAL: ABSENT},
     )
 
 
-def pipe_row(all_images: AllImages, row: Row, name: str) -> None:
-    """Load the archives through a pipe."""
+def images_of_pipe(all_images: AllImages, name: str) -> Images:
+    """Archives through a pipe."""
     form = name.partition(": ")[2]
-    row.fill(
-        [Batch("-", requests, archive) for archive, requests in archives(all_images, row, form)]
-    )
+    batches = [Batch("-", requests, archive) for archive, requests in archives(all_images, form)]
+    return Images(batches, {SEVERAL: ABSENT})
 
 
-def folder_row(all_images: AllImages, row: Row, _name: str) -> None:
-    """Load OCI layout folders: one that Podman saved, and one of all other kinds."""
+def images_of_folder(all_images: AllImages, _name: str) -> Images:
+    """OCI layout folders: one that Podman saved, and one of all other kinds."""
     engine_images, folder = all_images.by_engine["podman"], all_images.folder / "built"
     built, _ = engine_images.saved()
     engine_images.engine.cli("save", "--format", "oci-dir", "--output", folder, built.text)
     entries = oci([*all_images.made.values(), all_images.other])
     made = str(write_folder(all_images.folder / "made", entries))
     requests = tuple(expected(kind, image) for kind, image in all_images.made.items())
-    row.fill([Batch(str(folder), (built,), all=True), Batch(made, requests)])
+    return Images([Batch(str(folder), (built,), all=True), Batch(made, requests)])
 
 
-def buildkit_row(all_images: AllImages, row: Row, name: str) -> None:
-    """Build images with docker-buildx, and load them from the engine or from the archives."""
+def images_of_buildkit(all_images: AllImages, name: str) -> Images:
+    """Images that docker-buildx builds into the engine, or into archives."""
     engine_name, output = BUILDKIT[name]
     buildx = Buildx.set_up(all_images.lab.engine(engine_name), all_images.folder / name)
-    row.cells |= dict.fromkeys(KINDS, "not built")
-    batches, refusals = [], defaultdict[str, list[str]](list)
+    cells, refusals = dict.fromkeys(KINDS, ABSENT), defaultdict[str, list[str]](list)
+    batches = []
     with buildx.builder("matrix") if name.startswith(CONTAINER) else nullcontext():
         for kind, build in BUILDS.items():
             if build.compression and output == "--load":
@@ -351,12 +345,12 @@ def buildkit_row(all_images: AllImages, row: Row, name: str) -> None:
             try:
                 batches.append(built_by_buildx(all_images, buildx, output, kind))
             except CommandError as error:
-                row.cells[kind] = "not taken"
+                cells[kind] = NOT_TAKEN
                 lines = error.stderr.strip().splitlines()
                 [*_, message] = [line for line in lines if line.startswith("ERROR:")] or lines
                 refusals[message].append(kind)
-        row.fill(batches)
-    row.notes += [("" if kinds[1:] else kinds[0], error) for error, kinds in refusals.items()]
+    notes = [("" if kinds[1:] else kinds[0], error) for error, kinds in refusals.items()]
+    return Images(batches, cells, notes)
 
 
 def built_by_buildx(all_images: AllImages, buildx: Buildx, output: str, kind: str) -> Batch:
@@ -388,13 +382,16 @@ def built_by_buildx(all_images: AllImages, buildx: Buildx, output: str, kind: st
     return Batch(source, (image,), all=not in_engine and kind not in requested)
 
 
-ROWS: dict[str, Callable[[AllImages, Row, str], None]] = {
-    **dict.fromkeys(ENGINES, engine_row),
-    **dict.fromkeys(BUILDKIT, buildkit_row),
-    **dict.fromkeys(SAVED_BY, archive_row),
-    FOLDER: folder_row,
-    **{f"standard input: {name}": pipe_row for name in PIPED},
+ROWS: dict[str, Callable[[AllImages, str], Images]] = {
+    **dict.fromkeys(ENGINES, images_of_engine),
+    **dict.fromkeys(BUILDKIT, images_of_buildkit),
+    **dict.fromkeys(SAVED_BY, images_of_archives),
+    FOLDER: images_of_folder,
+    **{f"standard input: {name}": images_of_pipe for name in PIPED},
 }
+
+
+EVERY_RUN = "Docker 28, containerd store"
 
 
 def normalized(kind: str, message: str) -> str:
@@ -403,41 +400,60 @@ def normalized(kind: str, message: str) -> str:
     return f"{kind}: {line}" if kind else line
 
 
-@pytest.mark.parametrize("name", [*SOURCES[len(ENGINES) :], *ENGINES])
-def test_each_source_loads_as_documented_on_every_containerd(
-    nodes: list[MatrixNode], all_images: AllImages, name: str
+@pytest.mark.parametrize(
+    "name", cases({n: n for n in [*SOURCES[len(ENGINES) :], *ENGINES]}, [EVERY_RUN])
+)
+@pytest.mark.parametrize(
+    "nodes", cases({title: (title, None) for title in COLUMNS}, [CONTAINERD]), indirect=True
+)
+def test_each_source_loads_as_documented_into_each_kind_of_node(
+    nodes: Nodes, all_images: AllImages, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The results for all kinds of images are those in docs/compatibility.md."""
-    row = Row(nodes)
-    ROWS[name](all_images, row, name)
-    cells = [row.cells[kind] for kind in KINDS]
-    notes = [normalized(*note) for note in row.notes]
-    before = Page.read()
+    monkeypatch.setenv("PATH", nodes.path)
+    row = Row(list(nodes.running.values()))
+    row.fill(all_images.of(name))
+    versions, before = versions_of(nodes, all_images, name), Page.read()
+    page = before.with_versions(versions)
+    if nodes.title == CONTAINERD:
+        cells = [row.cells[kind] for kind in KINDS]
+        page = page.with_row(name, cells, [normalized(*note) for note in row.notes])
+    else:
+        cell = compared(row, nodes.column, page.results(name))
+        page = page.with_nodes(name, nodes.title, cell)
     if writing():
-        versions = {**before.versions, **versions_of(nodes, all_images, name)}
-        page = attrs.evolve(before, columns=KINDS, versions=versions).with_row(name, cells, notes)
         PAGE.write_text(page.text(SOURCES))
-    assert dict(zip(before.columns, before.rows.get(name, ()), strict=False)) == dict(
-        zip(KINDS, cells, strict=True)
-    )
-    assert before.notes_of(name) == notes
+    assert page.rows == before.rows
+    assert page.notes_of(name) == before.notes_of(name)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", SOURCES)
-def test_each_source_loads_as_documented_into_crio(
-    crio_nodes: list[CrioMatrixNode], all_images: AllImages, name: str
+@pytest.mark.parametrize(
+    ("nodes", "name"),
+    [(("Docker", 1), "OCI archive"), (("CRI-O", 1), "docker-archive"), (("ssh", 1), FOLDER)],
+    ids=["Docker", "CRI-O", "ssh"],
+    indirect=["nodes"],
+)
+def test_a_source_loads_as_documented_into_the_first_node_of_a_kind(
+    nodes: Nodes, all_images: AllImages, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The results are the same as on nodes with containerd."""
-    row = Row(crio_nodes)
-    ROWS[name](all_images, row, name)
-    page = Page.read()
-    assert row.cells == dict(zip(page.columns, page.rows[name], strict=True))
+    """Without the image of 127 layers, which takes longer than all others together."""
+    monkeypatch.setenv("PATH", nodes.path)
+    row, images = Row(list(nodes.running.values())), all_images.of(name)
+    row.fill(attrs.evolve(images, batches=[batch.without(DEEP) for batch in images.batches]))
+    compared(row, nodes.column, {k: r for k, r in Page.read().results(name).items() if k != DEEP})
 
 
-def versions_of(nodes: list[MatrixNode], all_images: AllImages, name: str) -> dict[str, str]:
-    """Return the versions of containerd on the nodes, and of the engine if the source is one."""
-    versions = {f"containerd {node.version}": node.containerd for node in nodes}
+def compared(row: Row, column: Column, on_containerd: Mapping[str, str]) -> str:
+    """Return the page's cell for a row: the same results, except for the refusals of a column."""
+    refused = {kind: e.kind for kind, e in refused_by(column, on_containerd).items()}
+    assert row.cells == {**on_containerd, **dict.fromkeys(refused, REFUSED)}
+    assert {kind: row.refused[kind] for kind in refused} == refused
+    return cell_of(column, on_containerd)
+
+
+def versions_of(nodes: Nodes, all_images: AllImages, name: str) -> dict[str, str]:
+    """Return the versions of the nodes' runtimes, and of the engine if the source is one."""
+    versions = {title: node.version for title, node in nodes.running.items()}
     if name in ENGINES:
         versions[name] = all_images.by_engine[ENGINES[name]].engine.version
     if name in BUILDKIT and not name.startswith(CONTAINER):
@@ -451,6 +467,10 @@ def versions_of(nodes: list[MatrixNode], all_images: AllImages, name: str) -> di
 
 
 def test_the_page_contains_only_generated_text() -> None:
-    """Each source has a row, and nothing was added by hand."""
-    assert set(Page.read().rows) == set(SOURCES)
-    assert PAGE.read_text() == Page.read().text(SOURCES)
+    """Each source has a row, and nothing was added by hand; new columns may have empty cells."""
+    page = Page.read()
+    assert set(page.rows) == set(SOURCES)
+    for name, cells in page.on_nodes.items():
+        for title, cell in cells.items():
+            assert cell in {"", cell_of(COLUMNS[title], page.results(name))}
+    assert PAGE.read_text() == page.text(SOURCES)

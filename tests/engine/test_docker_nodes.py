@@ -31,12 +31,20 @@ from tests.engine.test_errors import run
 from tests.lab import Cluster, Lab, Node
 from tests.lab.shape import ContainerdStoreInMinikube, DockerInMinikube
 from tests.lab.shell import CommandError
-from tests.unit.archives import pack
+from tests.unit.archives import encode, pack
 
 MIB = 1 << 20
 SHAPE = DockerInMinikube()
 LABELS = "/var/lib/imgload/loaded"
 long = pytest.mark.long
+
+
+class Untimed(Made):
+    """An image whose config has no time of creation."""
+
+    @property
+    def config(self) -> bytes:
+        return encode({**json.loads(super().config), "created": None})
 
 
 @pytest.fixture(
@@ -173,6 +181,16 @@ def test_an_emulated_image_is_loaded_strictly(
     archive.write_bytes(pack(oci([image])))
     assert imgload.load([], cluster="lab-md", source=archive, strict_platform=True).ok
     assert stored(node, image.name) == image.image_id
+
+
+def test_an_image_without_a_time_of_creation_is_loaded(tmp_path: Path, node: Node) -> None:
+    """As BuildKit makes one from scratch without layers; Docker 28 omits the time."""
+    image = Untimed(unique())
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(pack(old([image])))
+    assert imgload.load(image.name, cluster="lab-md", source=archive).ok
+    assert stored(node, image.name) == image.image_id
+    assert len(imgload.images(image.name, cluster="lab-md").images) == 1
 
 
 @long

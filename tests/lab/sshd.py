@@ -37,11 +37,16 @@ exec {ssh} -F {folder}/config "$@"
 
 
 def write_client(folder: Path, host: str) -> None:
-    """Create the keys of a host and a user, and an ssh that has the latter and knows the former."""
+    """Create the keys of a host and a user, and an ssh that has the latter and knows the former.
+
+    A second host in the same folder gets the same keys.
+    """
     for name in ("host", "user"):
-        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-    known = (folder / "host.pub").read_text().rsplit(maxsplit=1)[0]
-    write(folder / "known_hosts", f"{host} {known}\n")
+        if not (folder / name).exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+    key = (folder / "host.pub").read_text().rsplit(maxsplit=1)[0]
+    known = folder / "known_hosts"
+    write(known, f"{known.read_text() if known.exists() else ''}{host} {key}\n")
     write(folder / "config", _CLIENT.format(folder=folder))
     write(folder / "bin/ssh", _WRAPPER.format(folder=folder, ssh=shutil.which("ssh")), 0o755)
 

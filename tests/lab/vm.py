@@ -67,7 +67,7 @@ class Vm:
 
         Args:
             node: the node.
-            folder: an empty folder that every user may enter.
+            folder: a folder that every user may enter, empty or that of other machines.
 
         """
         shown = json.loads(node.engine.cli("inspect", node.name))[0]["NetworkSettings"]
@@ -82,7 +82,8 @@ class Vm:
             "etc/pam.d/sudo": (_PAM.encode(), 0o644),
         }
         tree = suites.tree(node.engine.paths.cache, "sshd", "9.2")
-        node.engine.cli("cp", "-", f"{node.name}:/", stdin=_tar(tree, files))
+        lib = node.exec("readlink", "-f", "/lib").strip().lstrip("/")  # or usr/lib, if merged
+        node.engine.cli("cp", "-", f"{node.name}:/", stdin=_tar(tree, lib, files))
         node.exec("sh", "-c", _START)
         deadline = time.monotonic() + _PATIENCE
         while "listening" not in (log := node.exec("cat", "/var/log/sshd.log")):
@@ -101,11 +102,12 @@ class Vm:
         return f"ssh://{user}@{self.address}"
 
 
-def _tar(tree: Path, files: Mapping[str, tuple[bytes, int]]) -> bytes:
+def _tar(tree: Path, lib: str, files: Mapping[str, tuple[bytes, int]]) -> bytes:
     """Return an archive of the programs and libraries in a tree, and of some files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in ("lib", "usr/lib", "usr/bin", "usr/libexec", "usr/sbin"):
+        archive.add(tree / "lib", lib)
+        for name in ("usr/lib", "usr/bin", "usr/libexec", "usr/sbin"):
             archive.add(tree / name, name)
         for name, (content, mode) in files.items():
             member = tarfile.TarInfo(name)

@@ -62,9 +62,12 @@ ids=$(docker image ls --quiet --no-trunc) || exit
 """
 """Prints all images. ``inspect`` fails if one was removed meanwhile, and prints the others."""
 _FORMAT = (
-    '{"id":{{json .Id}},"tags":{{json .RepoTags}},"digests":{{json .RepoDigests}},'
-    '"rootfs":{{json .RootFS}},"created":{{json .Created}}}'
+    '{"id":{{json .Id}},"tags":{{json (index . "RepoTags")}},'
+    '"digests":{{json (index . "RepoDigests")}},"rootfs":{{json (index . "RootFS")}},'
+    '"created":{{json (index . "Created")}}}'
 )
+"""``index`` is null for a key that Docker omits, such as the time of creation if the config has
+none; ``.Created`` fails, and then nothing is printed about the image."""
 IMAGES = with_reason(("sh", "-c", _IMAGES, "imgload", _FORMAT))
 _LOAD = r"""
 answer=$(docker system dial-stdio) || exit
