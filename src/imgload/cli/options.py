@@ -57,7 +57,7 @@ class ImagesCommand(click.Command):
         has_list = ctx.params.get("files") or ctx.params.get("manifests")
         if not (is_named or images or has_list) and _is_piped():
             images = ("-",)
-        if not images and ctx.params["source"] is None:
+        if not (images or has_list) and ctx.params["source"] is None:
             hint = f"{ctx.command_path} app:dev; all options: {ctx.command_path} --help"
             raise UsageError("no image given", hint=hint)
         archives = [text for text in images if not is_named and _is_archive(text)]

@@ -276,7 +276,7 @@ def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal
     assert "worker-b failed" in drawn
     assert "3 MiB of 3 MiB" in drawn
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn) if line]
-    assert lines[0] == "app:dev, db:dev"
+    assert lines[0] == f"app:dev, db:{ID.short}…"
     assert lines[1].startswith("worker-a saving ")
 
 
