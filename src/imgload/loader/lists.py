@@ -239,8 +239,8 @@ class _Results:
             raise next((error for error, _ in self.errors.values()), absent)
         for error, images in self.errors.values():
             if not error.image:
-                names = ", ".join(image.tag or image.name or image.source or "" for image in images)
-                error.message = printable(f"{names}: {error.message}")
+                names = dict.fromkeys(i.tag or i.name or i.source or "" for i in images)
+                error.message = printable(f"{', '.join(names)}: {error.message}")
         changed: dict[str, frozenset[str]] = {}
         for context, names_on in (item for r in self.reports for item in r.changed.items()):
             changed[context] = changed.get(context, frozenset()) | names_on
