@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -27,12 +26,14 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 html_theme = "furo"
-html_title = "imgload"
+html_title = f"imgload {version}"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 html_copy_source = False
+html_show_copyright = False
 templates_path = ["templates"]
 _SIDEBAR = ("brand", "search", "scroll-start", "navigation", "versions", "scroll-end")
 html_sidebars = {"**": [f"sidebar/{part}.html" for part in _SIDEBAR]}
-_PAGE = re.compile(r"[\w/-]+")
 
 
 def setup(app: Sphinx) -> None:
@@ -43,10 +44,3 @@ def setup(app: Sphinx) -> None:
 def _complete(_app: Sphinx, page: str, source: list[str]) -> None:
     if page in PAGES:
         source[0] += PAGES[page]()
-    if page == "index":
-        source[0] = "\n".join(line for line in source[0].split("\n") if not _is_to_come(line))
-
-
-def _is_to_come(line: str) -> bool:
-    """Return whether a line of the table of contents names a page that does not exist yet."""
-    return bool(_PAGE.fullmatch(line)) and not (HERE / f"{line}.md").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 
 import click
@@ -53,13 +54,18 @@ def _with_commands_below(
     command: click.Command, context: click.Context
 ) -> Iterator[tuple[click.Command, click.Context]]:
     yield command, context
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below and not below.hidden:
-                yield from _with_commands_below(
-                    below, click.Context(below, context, info_name=name)
-                )
+    for name, below in _visible(command, context):
+        yield from _with_commands_below(below, click.Context(below, context, info_name=name))
+
+
+def _visible(command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    """Yield the visible commands of a group with their names; nothing for another command."""
+    if not isinstance(command, click.Group):
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        if below and not below.hidden:
+            yield name, below
 
 
 def command_line() -> str:
@@ -70,14 +76,18 @@ def command_line() -> str:
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"\n## {context.command_path}\n"
     yield f"```text\n{command.get_usage(context)}\n```\n"
-    yield from map(_paragraph, paragraphs(command.help or ""))
+    yield from map(_paragraph, paragraphs(command))
     yield "| option | meaning |\n| --- | --- |"
     yield from (_option(*record) for record in option_records(command, context))
+    if isinstance(command, click.Group):
+        yield "\n| command | effect |\n| --- | --- |"
+        yield from (_row(f"{context.command_path} {n}", c) for n, c in _visible(command, context))
 
 
-def paragraphs(text: str) -> list[str]:
-    """Return the paragraphs of a help text; a preformatted one begins with a backspace."""
-    return inspect.cleandoc(text).partition("\f")[0].split("\n\n")
+def paragraphs(command: click.Command) -> list[str]:
+    """Return the paragraphs of a command's help; a preformatted one begins with a backspace."""
+    text = inspect.cleandoc(command.help or "").partition("\f")[0]
+    return [*text.split("\n\n"), *filter(None, [command.epilog])]
 
 
 def _paragraph(text: str) -> str:
@@ -85,7 +95,7 @@ def _paragraph(text: str) -> str:
     if not text.startswith("\b"):
         return f"{text}\n"
     title, _, lines = text.removeprefix("\b").strip("\n").partition("\n")
-    return f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
+    return f"{title}\n\n```text\n{textwrap.dedent(lines)}\n```\n"
 
 
 def option_records(command: click.Command, context: click.Context) -> Iterator[tuple[str, str]]:
@@ -96,6 +106,10 @@ def option_records(command: click.Command, context: click.Context) -> Iterator[t
 
 def _option(flags: str, meaning: str) -> str:
     return f"| `{_cell(flags)}` | {_cell(meaning)} |"
+
+
+def _row(path: str, command: click.Command) -> str:
+    return f"| [`{path}`](#{path.replace(' ', '-')}) | {_cell(command.get_short_help_str(100))} |"
 
 
 def _cell(text: str) -> str:
@@ -109,7 +123,7 @@ def error_tables() -> str:
 
 def _statuses() -> Iterator[str]:
     yield "\n## Exit statuses\n\n| status | meaning |\n| --- | --- |"
-    yield from (f"| {n} | {meaning} |" for n, meaning in _STATUS.findall(cli.help or ""))
+    yield from (f"| {n} | {meaning} |" for n, meaning in _STATUS.findall(cli.epilog or ""))
 
 
 def _kinds() -> Iterator[str]:

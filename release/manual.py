@@ -52,7 +52,7 @@ def _lines() -> Iterator[str]:
         yield f".B {_escape(command.get_usage(context).removeprefix('Usage: '))}"
         if is_root:
             yield ".SH DESCRIPTION"
-        for paragraph in paragraphs(command.help or ""):
+        for paragraph in paragraphs(command):
             yield ".PP"
             yield from _paragraph(paragraph)
         for flags, meaning in option_records(command, context):

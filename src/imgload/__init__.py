@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
+    from imgload.clusters.listing import ClusterList as ClusterList
     from imgload.clusters.nodes.base import NodeRuntime as NodeRuntime
     from imgload.clusters.nodes.proof import Proof as Proof
     from imgload.clusters.provider import ClusterProvider as ClusterProvider
     from imgload.clusters.provider import register_provider as register_provider
-    from imgload.clusters.select import ClusterList as ClusterList
     from imgload.clusters.select import select_nodes as select_nodes
     from imgload.core.errors import BuildFailed as BuildFailed
     from imgload.core.errors import ClusterError as ClusterError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.api import find_clusters as find_clusters
     from imgload.loader.api import load as load
     from imgload.loader.api import verify as verify
+    from imgload.loader.entries import ImageEntry as ImageEntry
     from imgload.loader.events import BytesSent as BytesSent
     from imgload.loader.events import Event as Event
     from imgload.loader.events import ImageFound as ImageFound
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.events import Note as Note
     from imgload.loader.events import SendingEnded as SendingEnded
     from imgload.loader.events import SendingStarted as SendingStarted
+    from imgload.loader.lists import load_list as load_list
     from imgload.loader.loader import Loader as Loader
     from imgload.loader.prepare import LoadOptions as LoadOptions
     from imgload.loader.report import ImageResult as ImageResult
@@ -48,6 +50,7 @@ if TYPE_CHECKING:  # for type checkers, which cannot read `_HOMES`
     from imgload.loader.report import Restart as Restart
     from imgload.loader.report import RestartFailed as RestartFailed
     from imgload.loader.report import Workload as Workload
+    from imgload.loader.restore import restore as restore
     from imgload.oci.content import BlobWriter as BlobWriter
     from imgload.oci.content import ImageContent as ImageContent
     from imgload.oci.content import Layer as Layer
@@ -81,7 +84,8 @@ _HOMES = {
     "clusters.nodes.base": "NodeRuntime",
     "clusters.nodes.proof": "Proof",
     "clusters.provider": "ClusterProvider register_provider",
-    "clusters.select": "ClusterList select_nodes",
+    "clusters.listing": "ClusterList",
+    "clusters.select": "select_nodes",
     "core.errors": (
         "BuildFailed ClusterError EngineError ImageAmbiguous ImageError ImageNotFound "
         "ImgloadError NodeError NotVerified RegistryError SourceError UsageError"
@@ -91,10 +95,13 @@ _HOMES = {
     "engines.docker": "Docker",
     "engines.podman": "Podman",
     "loader.api": "find_clusters load verify",
+    "loader.entries": "ImageEntry",
     "loader.events": "BytesSent Event ImageFound NodeDone Note SendingEnded SendingStarted",
+    "loader.lists": "load_list",
     "loader.loader": "Loader",
     "loader.prepare": "LoadOptions",
     "loader.report": "ImageResult LoadFailed NodeResult Report Restart RestartFailed Workload",
+    "loader.restore": "restore",
     "oci.content": "BlobWriter ImageContent Layer",
     "oci.digest": "Digest",
     "oci.platform": "Platform",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,32 @@ def environment(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("CONTAINER_HOST", lab.podman.url)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+LOONG64 = {"architecture": "loong64", "os": "linux"}
+REGISTER = r"""
+cd /proc/sys/fs/binfmt_misc
+[ -e status ] || { mount -t binfmt_misc none "$PWD" && cd "$PWD"; }
+header='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x02\x01'
+mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+printf %s ":imgload-test:M:0:$header:$mask:/bin/true:F" >register
+echo registered
+cat
+printf %s -1 >imgload-test
+"""
+"""Registers an emulator for loong64 until standard input ends."""
+
+
+@pytest.fixture
+def loong64() -> Iterator[dict[str, str]]:
+    """Give a platform that the kernel of this machine emulates during the test."""
+    command = ["unshare", "-m", "sh", "-ec", REGISTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"registered\n"
+        yield LOONG64
+        process.communicate()
+    assert process.returncode == 0
 
 
 def unique(name: str = "app") -> str:

@@ -18,6 +18,7 @@ import imgload
 from imgload.cli.dropin import run as drop_in
 from imgload.core.errors import NodeNotFound, NodeUnusable
 from imgload.tools.dropins.tool import K3D as K3D_COMMAND
+from imgload.tools.watch.watch import Watch
 from tests.engine.conftest import Images, cri_id, unique
 from tests.engine.findings import messages
 from tests.engine.test_errors import run
@@ -237,6 +238,16 @@ def test_an_address_selects_one_of_several_containerds(lab: Lab, images: Images)
         [listed] = imgload.images(nodes=[node.name], address=shape.socket).images
         assert str(listed.image_id) == image_id
         assert imgload.verify(tag, nodes=[node.name], address=shape.socket).ok
+        done = run("doctor", tag, "-n", node.name, "--address", _SECOND)
+        assert f"{node.name} does not have docker.io/library/{tag}" in done.stdout
+        with Watch.open(tag, nodes=[node.name], address=_SECOND) as watch:
+            events = iter(watch)
+            next(events)
+            images.build(lab.docker, tag, b"new")
+            load = next(events)
+        assert isinstance(load, imgload.WatchedLoad)
+        assert load.report
+        assert load.report.images[0].nodes[0].action == "full"
         with pytest.raises(imgload.LoadFailed) as caught:
             imgload.load(tag, nodes=[node.name], address="/run/none.sock")
         error = caught.value.report.images[0].nodes[0].error

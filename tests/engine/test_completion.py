@@ -73,6 +73,8 @@ def test_completion_offers_images_clusters_and_nodes(lab: Lab, images: Images) -
     assert offered("load", "comple") == [f"{name}:{suffix}" for suffix in both]
     assert offered("load", "--from", "podman", "comple") == [f"{name}:podman-{tag}"]
     assert offered("verify", name, ":") == both
+    assert offered("doctor", name, ":") == both
+    assert offered("prune", "comple") == [name]
     assert offered("watch", name, ":", "pod") == both[1:]
     assert {"lab-d3", "lab-d21"} <= set(offered("load", "--cluster", "=", "lab-d"))
     nodes = [node.name for node in lab.cluster("lab-d3").nodes]

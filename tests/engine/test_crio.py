@@ -8,6 +8,7 @@ import signal as signals
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,10 +23,12 @@ from imgload.oci.digest import Digest
 from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, cases, unique
+from tests.engine.kinds import Made, oci
 from tests.engine.test_errors import run
 from tests.lab import Lab, Node, nodeimage
 from tests.lab.shape import CrioInMinikube
 from tests.lab.shell import CommandError
+from tests.unit.archives import pack
 
 VERSIONS = {version: version for version in nodeimage.CRIO}
 OLDEST = next(iter(VERSIONS))
@@ -91,6 +94,40 @@ def test_an_image_its_rebuild_and_another_name_are_loaded(
     assert load(tag, node, tag=f"{tag}-again").action == "tagged"
     assert podman_id(node, f"docker.io/library/{tag}-again") == rebuilt
     assert leftovers(node) == ""
+
+
+@pytest.mark.parametrize("transport", ["pull", "import"])
+def test_an_emulated_image_is_loaded_strictly(
+    tmp_path: Path, node: Node, loong64: dict[str, str], transport: TransportOption
+) -> None:
+    """The default in CI."""
+    image, archive = Made(unique(), platform=loong64), tmp_path / "image.tar"
+    archive.write_bytes(pack(oci([image])))
+    options = {"source": archive, "strict_platform": True, "transport": transport}
+    load(image.name, node, **options)
+    assert podman_id(node, image.name) == image.image_id
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_are_verified_by_their_hashes(lab: Lab, images: Images, version: str) -> None:
+    """Podman recreates them from their files."""
+    tag, node = unique(), make_node(lab, version)
+    images.build(lab.docker, tag, os.urandom(9))
+    try:
+        result = load(tag, node, verify="deep")
+        assert result.proof
+        assert result.proof.content
+        files = "/var/lib/containers/storage/overlay/*/diff/*"
+        node.exec("sh", "-c", f"for file in {files}; do echo damaged >$file; done")
+        with pytest.raises(imgload.LoadFailed, match="file integrity checksum failed") as caught:
+            imgload.verify(tag, nodes=[node.name], deep=True)
+        error = caught.value.report.images[0].nodes[0].error
+        assert error
+        assert f"podman rmi docker.io/library/{tag}, and load it again" in error.hint
+        assert leftovers(node) == ""
+    finally:
+        node.engine.remove_containers(node.name)
 
 
 @pytest.mark.long

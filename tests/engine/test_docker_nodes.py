@@ -12,22 +12,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 import imgload
-from imgload.core.errors import NodeFull, NodeUnusable
+from imgload.core.errors import NodeError, NodeFull, NodeUnusable, NotVerified
 from imgload.oci.digest import Digest
+from imgload.sources.base import TransportOption
 from tests.engine.aftermath import until
 from tests.engine.conftest import Images, unique
 from tests.engine.findings import messages
 from tests.engine.kinds import Made, layer, oci, old
 from tests.engine.relay import Fault, relay
+from tests.engine.test_errors import run
 from tests.lab import Cluster, Lab, Node
-from tests.lab.shape import DockerInMinikube
+from tests.lab.shape import ContainerdStoreInMinikube, DockerInMinikube
 from tests.lab.shell import CommandError
 from tests.unit.archives import encode, pack
 
@@ -61,11 +63,13 @@ def cluster(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Cluster]:
     made.remove()
 
 
-@pytest.fixture(scope="module")
-def faulty(lab: Lab) -> Iterator[Node]:
+@pytest.fixture(scope="module", params=["docker-20.10", "containerd store"])
+def faulty(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Node]:
     """A node on the engine whose connections the tests cut, and which they stop."""
-    options = {"name": "lab-mx", "containerd": "docker-20.10", "shape": SHAPE}
-    made = lab.make_cluster(engine="docker", **options)
+    is_moby = request.param == "containerd store"
+    version = "docker-newest" if is_moby else request.param
+    shape = ContainerdStoreInMinikube() if is_moby else SHAPE
+    made = lab.make_cluster(engine="docker", name="lab-mx", containerd=version, shape=shape)
     yield made.nodes[0]
     made.remove()
 
@@ -81,6 +85,25 @@ def stored(node: Node, name: str) -> str | None:
         return node.exec("docker", "image", "inspect", "--format", "{{.Id}}", name).strip()
     except CommandError:
         return None
+
+
+def loaded_id(node: Node, name: str) -> str | None:
+    """Return the image ID for a name, also if the node's Docker reports that of the manifest."""
+    reported = stored(node, name)
+    try:
+        text = node.exec("ctr", "-n", "moby", "content", "get", reported or "")
+    except CommandError:
+        return reported
+    return str(json.loads(text)["config"]["digest"])
+
+
+def failure(check: Callable[[], object], kind: type[NodeError]) -> NodeError:
+    """Return the error of a check of one image on one node, which must be of a kind."""
+    with pytest.raises(imgload.LoadFailed) as caught:
+        check()
+    error = caught.value.report.images[0].nodes[0].error
+    assert isinstance(error, kind)
+    return error
 
 
 def settled(node: Node) -> None:
@@ -150,6 +173,16 @@ def test_a_manifest_cannot_be_kept(tmp_path: Path, node: Node) -> None:
     assert stored(node, image.name) == image.image_id
 
 
+def test_an_emulated_image_is_loaded_strictly(
+    tmp_path: Path, node: Node, loong64: dict[str, str]
+) -> None:
+    """The default in CI."""
+    image, archive = Made(unique(), platform=loong64), tmp_path / "image.tar"
+    archive.write_bytes(pack(oci([image])))
+    assert imgload.load([], cluster="lab-md", source=archive, strict_platform=True).ok
+    assert stored(node, image.name) == image.image_id
+
+
 def test_an_image_without_a_time_of_creation_is_loaded(tmp_path: Path, node: Node) -> None:
     """As BuildKit makes one from scratch without layers; Docker 28 omits the time."""
     image = Untimed(unique())
@@ -175,19 +208,31 @@ def test_an_image_with_too_many_layers_does_not_stop_others(tmp_path: Path, node
     assert (stored(node, flat.name), stored(node, deep.name)) == (flat.image_id, None)
 
 
-def test_files_and_blobs_cannot_be_verified(lab: Lab, images: Images, node: Node) -> None:
-    """Docker stores no blobs; the image is loaded without a pin, which Docker lacks."""
+def test_layers_are_verified_by_their_hashes(lab: Lab, images: Images, node: Node) -> None:
+    """Docker recreates them from their files; the image is loaded without a pin, which it lacks."""
     tag = unique()
-    images.build(lab.docker, tag)
-    report = imgload.load(tag, nodes=[node.name], source="docker", pin=True)
+    images.build(lab.docker, tag, os.urandom(9))
+    report = imgload.load(tag, nodes=[node.name], source="docker", pin=True, verify="deep")
     assert [note for note in report.notes if "images in Docker cannot be pinned" in note]
+    assert report.images[0].nodes[0].proof
+    assert report.images[0].nodes[0].proof.content
     verify = partial(imgload.verify, tag, nodes=[node.name], source="docker")
-    for check in (partial(verify, deep=True), partial(verify, files=True)):
-        with pytest.raises(imgload.LoadFailed) as caught:
-            check()
-        error = caught.value.report.images[0].nodes[0].error
-        assert isinstance(error, NodeUnusable)
-        assert "--verify cri" in error.hint
+    assert "imgload verify --deep" in failure(partial(verify, files=True), NodeUnusable).hint
+    format_ = "--format={{.GraphDriver.Data.UpperDir}}"
+    folder = node.exec("docker", "image", "inspect", format_, tag).strip()
+    node.exec("sh", "-c", 'for file in "$1"/*; do echo damaged >"$file"; done', "sh", folder)
+    damaged = failure(partial(verify, deep=True), NotVerified)
+    assert "file integrity checksum failed" in damaged.message
+    assert f"docker image rm docker.io/library/{tag}, and load it again" in damaged.hint
+    node.exec("docker", "image", "rm", tag)
+    assert imgload.load(tag, nodes=[node.name], source="docker", verify="deep").ok
+
+
+def test_serve_ends_if_no_node_can_pull(node: Node) -> None:
+    done = run("serve", "-c", "lab-md")
+    assert done.returncode == 1
+    assert f"none runs containerd: {node.name}" in done.stderr
+    assert "imgload watch -c lab-md '*'" in done.stderr
 
 
 def test_doctor_describes_a_node_with_docker(node: Node) -> None:
@@ -252,7 +297,7 @@ def test_a_killed_load_leaves_nothing(
     tag = unique()
     image_id = images.build(lab.docker, tag, os.urandom(8 * MIB))
     fault = Fault("POST .*/exec/.*/start", "hold", after=3 * MIB, skip=2)
-    command = [sys.executable, "-m", "imgload", "load", tag, "-c", "lab-mx"]
+    command = [sys.executable, "-m", "imgload", "load", tag, "-c", "lab-mx", "--transport=import"]
     with relay(lab.docker, tmp_path, fault) as proxy:
         environ = {**os.environ, "DOCKER_HOST": proxy.url, "CONTAINER_HOST": proxy.url}
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
@@ -271,7 +316,7 @@ def test_a_killed_load_leaves_nothing(
     settled(faulty)
     assert stored(faulty, tag) is None
     assert imgload.load(tag, cluster="lab-mx", source="docker").ok
-    assert stored(faulty, tag) == image_id
+    assert loaded_id(faulty, tag) == image_id
 
 
 @long
@@ -283,13 +328,14 @@ def test_a_cut_connection_loads_nothing(
     before = images.build(lab.docker, tag)
     assert imgload.load(tag, cluster="lab-mx", source="docker").ok
     images.build(lab.docker, tag, os.urandom(8 * MIB))
-    fault = Fault("POST .*/exec/.*/start", "cut", after=3 * MIB, skip=2)
+    surveys = 1 if stored(faulty, tag) == before else 0  # that of a containerd is cached
+    fault = Fault("POST .*/exec/.*/start", "cut", after=3 * MIB, skip=1 + surveys)
     with relay(lab.docker, tmp_path, fault) as proxy:
         monkeypatch.setenv("DOCKER_HOST", proxy.url)
         with pytest.raises(imgload.LoadFailed, match="connection"):
-            imgload.load(tag, cluster="lab-mx", source="docker")
+            imgload.load(tag, cluster="lab-mx", source="docker", transport="import")
     settled(faulty)
-    assert stored(faulty, tag) == before
+    assert loaded_id(faulty, tag) == before
 
 
 @long
@@ -311,22 +357,90 @@ def test_a_full_disk_is_reported(lab: Lab, images: Images) -> None:
         made.remove()
 
 
+CRICTL = """\
+#!/bin/sh
+case $5 in
+inspecti) exec docker image inspect --format '{"status": {"id": "{{.Id}}"}}' "$6" ;;
+*) echo '{"containers": []}' ;;
+esac
+"""
+"""Answers as cri-dockerd does (core/image.go, ImageStatus), and lists no containers."""
+
+
+@pytest.fixture(scope="module")
+def moby(lab: Lab) -> Iterator[Node]:
+    """A node whose Docker keeps its images in containerd."""
+    options = {"name": "lab-mc", "containerd": "docker-newest"}
+    made = lab.make_cluster(engine="docker", shape=ContainerdStoreInMinikube(), **options)
+    [node], script = made.nodes, 'cat >"$1" && chmod +x "$1"'
+    node.exec("sh", "-c", script, "sh", "/usr/local/bin/crictl", stdin=CRICTL.encode())
+    yield node
+    made.remove()
+
+
+@pytest.mark.parametrize("transport", ["pull", pytest.param("import", marks=long)])
+def test_images_in_the_containerd_of_docker_are_loaded_verified_and_pruned(
+    lab: Lab, images: Images, moby: Node, transport: TransportOption
+) -> None:
+    """Docker and cri-dockerd have them; a build that has lost its name stays, as for Docker."""
+    base, tag = unique("base"), unique()
+    images.build(lab.docker, base, os.urandom(200_000))
+    load = partial(imgload.load, tag, cluster="lab-mc", source="docker", transport=transport)
+    ids = []
+    for action in ("full", "delta"):
+        ids.append(images.build(lab.docker, tag, action.encode(), base=base))
+        [result] = load(verify="deep").images[0].nodes
+        assert (result.action, result.transport, result.content) == (action, transport, "complete")
+        assert (result.proof and result.proof.cri, loaded_id(moby, tag)) == (True, ids[-1])
+    [tagged] = load(tag=f"{tag}-again").images[0].nodes
+    assert (tagged.action, loaded_id(moby, f"{tag}-again")) == ("tagged", ids[-1])
+    pruned = imgload.prune(cluster="lab-mc")
+    assert [str(image.image_id) for image in pruned.nodes[0].removed] == ids[:1]
+    assert "dangling" not in moby.exec("ctr", "-n", "moby", "images", "ls", "-q")
+
+
 @long
-def test_the_containerd_image_store_is_refused(lab: Lab, images: Images) -> None:
-    """Image IDs are digests of manifests there."""
-    options = {"name": "lab-mc", "containerd": "docker-newest", "shape": SHAPE}
-    made = lab.make_cluster(engine="docker", **options)
-    [node], tag = made.nodes, unique()
+def test_a_container_keeps_its_image_in_the_containerd_of_docker(
+    lab: Lab, images: Images, moby: Node
+) -> None:
+    """Also a stopped one, which containerd does not have."""
+    tag = unique()
+    first = images.build(lab.docker, tag)
+    imgload.load(tag, cluster="lab-mc", source="docker")
+    moby.exec("docker", "create", "--name=user", tag, "/app")
+    images.build(lab.docker, tag, b"next")
+    imgload.load(tag, cluster="lab-mc", source="docker")
+    kept = imgload.prune(cluster="lab-mc", keep=0).nodes[0].kept
+    assert [str(k.image.image_id) for k in kept] == [first]
+    moby.exec("docker", "rm", "user")
+    imgload.prune(cluster="lab-mc", keep=0)
+    assert moby.exec("docker", "image", "ls", "--all", "--quiet").split() == []
+
+
+@long
+def test_containerd_of_docker_is_not_configured(lab: Lab, images: Images, moby: Node) -> None:
+    """Pods do not pull with it; and Docker has no pins."""
+    tag = unique()
     images.build(lab.docker, tag)
-    try:
-        _stop(node)
-        text = json.dumps({"features": {"containerd-snapshotter": True}})
-        node.exec("sh", "-c", f"mkdir -p /etc/docker; echo '{text}' >/etc/docker/daemon.json")
-        _start(node)
-        with pytest.raises(imgload.LoadFailed, match="containerd image store"):
-            imgload.load(tag, cluster="lab-mc", source="docker")
-    finally:
-        made.remove()
+    report = imgload.load(tag, nodes=[moby.name], source="docker", pin=True)
+    assert [note for note in report.notes if "images in Docker cannot be pinned" in note]
+    assert imgload.verify(tag, nodes=[moby.name], source="docker", files=True).ok
+    with pytest.raises(NodeUnusable, match="does not run containerd"):
+        imgload.connect_registry("http://registry:5000", nodes=[moby.name])
+    assert "Docker's containerd" in messages(imgload.diagnose(cluster="lab-mc"), "nodes", "ok")
+
+
+@long
+def test_an_image_in_the_containerd_of_docker_keeps_its_manifest(
+    tmp_path: Path, moby: Node
+) -> None:
+    """It can have a name with its digest."""
+    image, archive = Made(unique(), compression="gzip"), tmp_path / "image.tar"
+    archive.write_bytes(pack(oci([image])))
+    digest = Digest.of(image.manifest)
+    name = f"{image.name.partition(':')[0]}@{digest}"
+    assert imgload.load(name, cluster="lab-mc", source=archive).ok
+    assert stored(moby, name) == str(digest)
 
 
 @long

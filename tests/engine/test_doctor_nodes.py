@@ -180,4 +180,4 @@ def test_doctor_explains_a_node_that_does_not_answer(lab: Lab, faulty: Cluster) 
     assert f"{node.name} is paused: docker unpause {node.name}" in problem_text
     lab.docker.cli("stop", "--time=0", node.name)
     problem_text = problems(imgload.diagnose(cluster="lab-sick"), "nodes")
-    assert f"{node.name} is exited: docker start {node.name}" in problem_text
+    assert f"{node.name} is not running (exited): docker start {node.name}" in problem_text

@@ -46,6 +46,8 @@ def clusters(lab: Lab) -> None:
         (["app:v1", "-c", "nosuch"], 4, "no cluster 'nosuch'", "--cluster NAME"),
         (["app:v1", "-c", "lab-d21", "-n", "x"], 4, "no node x", "--node"),
         (["app:v1", "--from", "/nosuch", "-c", "lab-d21"], 2, "no such file", "docker save"),
+        (["app:v1", "--from", "dcoker", "-c", "lab-d21"], 2, "no such source", "--from docker"),
+        (["absent.tar", "-c", "lab-d21"], 2, "no such file: 'absent.tar'", "check the path"),
         (["app:v1", "--platform", "a b", "-c", "lab-d21"], 2, "not a platform", "os/arch"),
         (["app:v1"], 4, "several clusters", "--cluster NAME"),
         (["--from", "docker", "-c", "lab-d21"], 2, "no image given", "name an image"),

@@ -113,6 +113,24 @@ def test_a_name_with_different_images_in_two_engines_is_ambiguous(lab: Lab, imag
     forget(node, f"docker.io/library/{tag}")
 
 
+@pytest.mark.parametrize(("selected", "other"), [("docker", "podman"), ("podman", "docker")])
+def test_an_image_that_only_another_engine_has_is_explained(
+    lab: Lab, images: Images, selected: str, other: str
+) -> None:
+    """The error names that engine, and the hint selects it."""
+    tag = unique()
+    images.build(lab.engine(other), tag)
+    with pytest.raises(imgload.ImageNotFound, match=f"{lab.engine(other).url} has it") as caught:
+        imgload.load(tag, cluster="lab-d21", source=selected)
+    assert (caught.value.hint, caught.value.image) == (f"--from {other}", tag)
+    with pytest.raises(imgload.ImageNotFound) as caught:
+        imgload.load(tag, cluster="lab-d21", source=lab.engine(selected).url)
+    assert caught.value.hint == f"--from {lab.engine(other).url}"
+    with pytest.raises(imgload.ImageNotFound) as caught:
+        imgload.load(unique(), cluster="lab-d21", source=selected)
+    assert "has it" not in caught.value.message
+
+
 def test_podmans_short_name_resolution_is_ignored(lab: Lab, images: Images) -> None:
     """Podman finds quay.io/o/NAME for NAME, but a pod with NAME does not."""
     lab.up("lab-d21")

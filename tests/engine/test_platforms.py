@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -132,32 +131,6 @@ def test_an_image_only_for_another_platform_is_loaded_with_a_warning(
     assert "is a linux/arm64 image" in warning
     forget(node, name)
     engine.remove_image(made.name)
-
-
-LOONG64 = {"architecture": "loong64", "os": "linux"}
-REGISTER = r"""
-cd /proc/sys/fs/binfmt_misc
-[ -e status ] || { mount -t binfmt_misc none "$PWD" && cd "$PWD"; }
-header='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x02\x01'
-mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
-printf %s ":imgload-test:M:0:$header:$mask:/bin/true:F" >register
-echo registered
-cat
-printf %s -1 >imgload-test
-"""
-"""Registers an emulator for loong64 until standard input ends."""
-
-
-@pytest.fixture
-def loong64() -> Iterator[dict[str, str]]:
-    """Give a platform that the kernel of this machine emulates during the test."""
-    command = ["unshare", "-m", "sh", "-ec", REGISTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        assert process.stdout.readline() == b"registered\n"
-        yield LOONG64
-        process.communicate()
-    assert process.returncode == 0
 
 
 def test_the_node_tells_whether_it_emulates_an_image(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,27 @@ def test_a_push_sends_only_the_changed_layer(
     assert node.cri().pull_image(name) == config_digest(engine, tag)
     imgload.disconnect_registry(cluster="lab-d21")
     forget(node, name)
+
+
+def test_verbose_prints_the_requests_to_the_registry(
+    lab: Lab, images: Images, registry: Registry
+) -> None:
+    """With their status and time; an engine's own requests to imgload without the secret path."""
+    tag = unique()
+    images.build(lab.docker, tag)
+    command = ["registry", "push", tag, "--to", registry.url, "--from", "docker", "-v"]
+    run = [sys.executable, "-m", "imgload", *command]
+    log = subprocess.run(run, capture_output=True, text=True, check=True).stderr
+    repository = tag.partition(":")[0]
+    for line in (
+        r"GET /v2/: 200 \(\d+ ms\)",
+        rf"HEAD /v2/{repository}/blobs/sha256:\w{{12}}…: 404 \(\d+ ms\)",
+        rf"PATCH /v2/{repository}/blobs/uploads/\S+: 202",
+        rf"PUT /v2/{repository}/manifests/{tag.partition(':')[2]}: 201 \(\d+ ms\)",
+    ):
+        assert re.search(rf"^\[ +[\d.]+\] {registry.url} {line}$", log, re.MULTILINE), (line, log)
+    pushed = r"\] 127\.0\.0\.1: HEAD /v2/\S*\*\*\*\S*/blobs/\S+: 404 \(\d+ ms\)$"
+    assert re.search(pushed, log, re.MULTILINE), log
 
 
 def test_disconnect_removes_every_file_of_connect(lab: Lab, registry: Registry) -> None:

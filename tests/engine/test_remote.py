@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,17 @@ def test_an_engine_over_ssh_saves_images_and_runs_nodes(
     assert again.nodes[0].action == "present"
     forget(node, f"docker.io/library/{tag}")
     assert ssh_clients() == []
+
+
+@pytest.mark.usefixtures("over_ssh")
+def test_verbose_prints_ssh_connections(
+    lab: Lab, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-m", "imgload", "clusters", "-v"]
+    for socket, answer in ((str(lab.docker.socket), "ready"), ("/nosuch.sock", "absent")):
+        monkeypatch.setenv("DOCKER_HOST", sshd.url(socket))
+        log = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+        assert re.search(rf"^\[.*\] ssh .*: {answer} \(\d+ ms\)$", log, re.MULTILINE), log
 
 
 def logins(server: Sshd) -> int:

@@ -56,7 +56,23 @@ def test_only_workloads_with_a_changed_image_are_restarted(
         assert again.restart == imgload.Restart()
     assert len(api.patched) == 2
     images.build(lab.docker, tag)
-    assert imgload.load(tag, cluster=CLUSTER, restart=True, dry_run=True).restart is None
+    planned = imgload.load(tag, cluster=CLUSTER, restart=True, dry_run=True)
+    assert planned.restart == report.restart
+    assert complaints(planned.to_json()) == []
+    assert len(api.patched) == 2
+    command = [
+        sys.executable,
+        "-m",
+        "imgload",
+        "load",
+        tag,
+        "-c",
+        CLUSTER,
+        "--restart",
+        "--dry-run",
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"- would restart deployment/short in default (kind-{CLUSTER})\n" in shown
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "/nowhere")
         with pytest.raises(imgload.RestartFailed, match="kubectl is not installed") as failed:
@@ -87,8 +103,20 @@ def test_a_failed_restart_is_reported_with_the_command_to_run(
 
 
 def test_a_restart_needs_a_cluster(lab: Lab) -> None:
-    with pytest.raises(imgload.UsageError, match="needs a cluster"):
-        imgload.load("app", nodes=lab.cluster(CLUSTER).nodes[0].name, restart=True)
+    with (
+        imgload.Loader.connect(nodes=lab.cluster(CLUSTER).nodes[0].name) as loader,
+        pytest.raises(imgload.UsageError, match="needs a cluster"),
+    ):
+        imgload.Loader(loader.sources, loader.nodes).load("app", restart=True)
+
+
+def test_a_named_node_has_the_workloads_of_its_cluster_restarted(
+    lab: Lab, images: Images, api: ApiServer, tag: str
+) -> None:
+    api.add_workload("Deployment", "default", "app", tag)
+    images.build(lab.docker, tag)
+    imgload.load(tag, nodes=lab.cluster(CLUSTER).nodes[0].name, restart=True)
+    assert api.patched == ["default/deployments/app"]
 
 
 def test_watch_restarts_workloads_and_runs_a_command(

@@ -106,6 +106,32 @@ def test_a_built_or_tagged_image_is_loaded(
         forget(node, f"docker.io/library/{repository}:dev", f"docker.io/library/{repository}:two")
 
 
+def test_loads_are_lines_on_stdout_and_notes_on_stderr(
+    lab: Lab, images: Images, tmp_path: Path
+) -> None:
+    """So that `imgload watch app | tee log` records the loads, each when it ends."""
+    tag, node, log = unique(), lab.cluster("lab-d21").nodes[0], tmp_path / "log"
+    command = ["watch", tag, "-c", "lab-d21", "--from", lab.docker.url]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "imgload", *command],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        while "watching docker" not in log.read_text():
+            time.sleep(0.05)
+        images.build(lab.docker, tag)
+        assert process.stdout
+        assert f" {tag} " in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert (process.stdout.read(), process.wait(_PATIENCE)) == ("", 0)
+    assert [line.split()[0] for line in log.read_text().splitlines()][1:] == ["stopped"]
+    forget(node, f"docker.io/library/{tag}")
+
+
 @pytest.mark.parametrize("source", ["docker", "podman"])
 def test_an_image_loaded_into_an_engine_is_loaded_onto_the_nodes(
     lab: Lab, images: Images, source: str

@@ -323,6 +323,14 @@ class DockerInMinikube(Minikube):
         }
 
 
+class ContainerdStoreInMinikube(DockerInMinikube):
+    """The same with Docker's containerd image store, Docker 29's default."""
+
+    def files(self, containerd: str) -> Files:
+        settings = '{"features": {"containerd-snapshotter": true}}'
+        return {**super().files(containerd), "etc/docker/daemon.json": (settings, 0o644)}
+
+
 class CrioInMinikube(Minikube):
     """minikube with CRI-O, without CRI-O itself, which is in no Debian package.
 

@@ -22,12 +22,15 @@ import pytest
 import yaml
 
 import imgload
-from docs.generated import PAGES, command_line, error_tables, library
+from docs.generated import PAGES as GENERATED
+from docs.generated import command_line, error_tables, library
 from docs.releases import list_versions
 from imgload.cli.app import cli
 from imgload.core import trace
 from imgload.core.errors import ImgloadError
 from tests.engine.test_costs import COSTS
+from tests.engine.test_pages import Session
+from tests.snippets import PAGES, snippets
 from tests.unit.test_peers_page import defined
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +107,44 @@ def _no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_write", None)
 
 
+_COMMENT = re.compile(r"before:\s.+|not executed: .+|executed by (test_\w+)", re.DOTALL)
+_SNIPPET = re.compile(r"^ *```(?:console|sh|python)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_snippet_is_executed_or_has_the_reason_why_not(page: Path) -> None:
+    """`test_pages.py` executes each snippet that has no reason."""
+    found = snippets(page)
+    assert len(found) == len(_SNIPPET.findall(page.read_text()))
+    comments = [_COMMENT.fullmatch(snippet.comment) for snippet in found if snippet.comment]
+    assert all(comments), [snippet.comment for snippet in found]
+    tests = {comment[1] for comment in comments if comment and comment[1]}
+    assert tests <= defined("**/test_*.py")
+
+
+_ONE, _TWO = "2d1941dbe132", "c4531305dbe4"
+
+
+@pytest.mark.parametrize(
+    ("expected", "output", "same"),
+    [
+        ("loaded, 57 MiB in 2.6 s", "loaded, 4 KiB in 0.3 s", True),
+        ("loaded, 57 MiB in 2.6 s", "loaded, 4 KiB in 0.3 s; verified", False),
+        (f"{_ONE}\nnew", f"{_TWO}\nnew", True),
+        (f"sha256:{_ONE}{'0' * 52}\n{_ONE}", f"sha256:{_TWO}{'1' * 52}\n{_TWO}", True),
+        (f"{_ONE} replaced {_ONE}", f"{_ONE} replaced {_TWO}", False),
+        ("one\n…\nfour", "one\ntwo\nthree\nfour", True),
+        ("one …\nfour", "one\ntwo\nfour", False),
+        ("containerd 2.1, 3 nodes", "containerd 2.2, 3 nodes", True),
+        ("containerd 2.1, 3 nodes", "containerd 2.1, 2 nodes", False),
+    ],
+)
+def test_outputs_may_differ_from_pages_in_sizes_times_versions_and_new_ids(
+    expected: str, output: str, *, same: bool
+) -> None:
+    assert Session().shows(expected, output) == same
+
+
 _ANY_BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CHECKS: dict[str, Callable[[str], object]] = {
     "python": ast.parse,
@@ -163,6 +204,14 @@ def test_every_command_and_option_is_in_the_reference() -> None:
         assert [o.name for o in options if o.opts[0] not in section] == []
 
 
+def test_the_reference_keeps_columns_and_links_to_the_commands() -> None:
+    """The exit status in the first line is indented more than the last one, which has 3 digits."""
+    page = command_line()
+    assert "\n  0  every image is verified" in page
+    assert "\n130  interrupted" in page
+    assert "| [`imgload registry push`](#imgload-registry-push) | Push images" in page
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     names = [name for name in imgload.__all__ if not name.startswith("__")]
     assert [name for name in names if f":: imgload.{name}\n" not in library()] == []
@@ -172,7 +221,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_each_generated_part_has_its_page() -> None:
-    assert [page for page in PAGES if not (DOCS / f"{page}.md").is_file()] == []
+    assert [page for page in GENERATED if not (DOCS / f"{page}.md").is_file()] == []
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -37,7 +37,7 @@ def test_the_examples_of_the_library_pass_mypy_strict(tmp_path: Path) -> None:
     """As in a caller's project."""
     examples = {
         tmp_path / f"{page}_{index}.py": code
-        for page in ("library", "watch", "doctor")
+        for page in ("doctor", "images-and-prune", "library", "watch")
         for index, code in enumerate(blocks(f"docs/{page}.md", "python"))
     }
     for path, code in examples.items():
@@ -46,7 +46,7 @@ def test_the_examples_of_the_library_pass_mypy_strict(tmp_path: Path) -> None:
     options = ["--strict", "--cache-dir", str(ROOT / ".mypy_cache"), "--no-error-summary"]
     output, _, status = mypy.api.run([*options, *map(str, examples)])
     assert (output, status) == ("", 0)
-    assert len(examples) >= 9
+    assert len(examples) >= 10
     assert "[arg-type]" in mypy.api.run([*options, str(tmp_path / "wrong.py")])[0]
 
 

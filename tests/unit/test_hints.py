@@ -27,6 +27,7 @@ SAFE = {
         *("login.command", "self.login.command", "login.host"),
     ),
     *("tool.name", "tool.homepage", "tool.makes", "tool.name_flag", "error.ctx.command_path"),
+    "ctx.command_path",
     *(
         "kind",
         "variable",

@@ -6,12 +6,15 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import attrs
 import pytest
 
 import imgload
+from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.detect import RUNTIMES
 
 PACKAGE = Path(imgload.__file__).parent
 ROOT = Path(__file__).parents[2]
@@ -37,7 +40,7 @@ HOMES = {
     "podman": "engines/",
     "click": "cli/",
     "rich": "cli/",
-    "yaml": "clusters/kubeconfig.py",
+    "yaml": "core/yaml.py",
     "platformdirs": "core/state.py",
     "backports": "core/compression.py",
     "compression": "core/compression.py",
@@ -198,6 +201,24 @@ def test_an_engines_module_is_imported_when_the_engine_is_opened(sdk: str) -> No
     module = f"imgload.engines.{sdk}"
     users = [(f, i.lazy) for f in FILES for i in IMPORTS[f] if i.name.startswith(f"{module}.")]
     assert [u for u in users if u[0] != "__init__.py"] == [("engines/discovery/discover.py", True)]
+
+
+def test_a_runtime_is_registered_in_one_place() -> None:
+    """The table in `detect.py`; `imgload images` and `prune` find their module by its name."""
+    default, *others = RUNTIMES
+    folder = "imgload.tools.inventory"
+    for runtime in others:
+        modules = {f"imgload.clusters.nodes.{runtime}", f"{folder}.{runtime}"}
+        users = [file for file in FILES if imported_modules(file) & modules]
+        assert "clusters/nodes/detect.py" in users
+        outside = [file for file in users if not file.startswith("clusters/nodes/")]
+        assert outside == [f"tools/inventory/{runtime}.py"]
+    for runtime in (default, *others):
+        assert {"take_inventory", "remove_images"} <= vars(
+            import_module(f"{folder}.{runtime}")
+        ).keys()
+    names = {node.runtime_name for node in NodeRuntime.__subclasses__()}
+    assert names - {""} == set(RUNTIMES)
 
 
 def dependencies() -> set[str]:

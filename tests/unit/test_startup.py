@@ -57,9 +57,9 @@ IMPORTS = {
     "--version": Most(ours=6, all=76),
     "--help": Most(ours=6, all=86),
     "load --help": Most(ours=24, all=131),
-    "load app:dev": Most(ours=61, all=204),
-    "load app:dev db:dev --cluster kind --output json": Most(ours=61, all=204),
-    "verify app:dev": Most(ours=61, all=204),
+    "load app:dev": Most(ours=62, all=204),
+    "load app:dev db:dev --cluster kind --output json": Most(ours=62, all=204),
+    "verify app:dev": Most(ours=62, all=204),
     "skaffold --help": Most(ours=8, all=95),
 }
 

@@ -23,6 +23,7 @@ _CLEANUP_SECONDS = 2.0
 _COMMANDS = {
     "load": "Load images onto every node and verify them.",
     "verify": "Check that every node has exactly these images.",
+    "restore": "Load images again after a cluster was recreated.",
     "watch": "Load each image as soon as it is built or tagged.",
     "serve": "Let nodes pull local builds by themselves.",
     "clusters": "List local clusters and their nodes.",
@@ -49,7 +50,7 @@ _MODULES = {
 """Other commands are ``imgload.cli.NAME.NAME``. A module is imported when its command runs."""
 _REGISTRY = ("connect", "disconnect", "push")
 _CONFIGURABLE = {
-    *("load", "verify", "watch", "serve", "doctor", "images", "prune", "registry"),
+    *("load", "verify", "restore", "watch", "serve", "doctor", "images", "prune", "registry"),
 }
 """The commands whose options have defaults in imgload.toml files."""
 _CUTOFF = 0.7
@@ -73,12 +74,30 @@ class _Commands(click.Group):
             raise click.UsageError(f"No such command '{cmd_name}'; did you mean '{name}'?", ctx)
         return None
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings=_SETTINGS)
+_EXIT_STATUS = """\b
+Exit status:
+  0  every image is verified on every node
+  1  some nodes failed; the others are done
+  2  wrong usage
+  3  image not found, or ambiguous
+  4  cluster or node not found
+  5  container engine or registry unreachable, or permission denied
+  6  invalid source: corrupt archive, digest mismatch, platform missing
+130  interrupted by Ctrl-C or SIGTERM, after cleaning up
+141  the output was closed before its end, as by | head -1
+"""
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS, epilog=_EXIT_STATUS)
 @click.version_option(__version__, "-V", "--version", message="imgload %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -91,17 +110,6 @@ def cli(context: click.Context) -> None:
       imgload load app:dev                 load into the kube context's cluster
       imgload load app:dev --cluster kind  load into the cluster "kind"
       imgload help load                    show all options of a command
-
-    \b
-    Exit status:
-      0  every image is verified on every node
-      1  some nodes failed; the others are done
-      2  wrong usage
-      3  image not found, or ambiguous
-      4  cluster or node not found
-      5  container engine or registry unreachable, or permission denied
-      6  invalid source: corrupt archive, digest mismatch, platform missing
-    130  interrupted by Ctrl-C or SIGTERM, after cleaning up
     """
     if context.invoked_subcommand in _CONFIGURABLE:
         from imgload.cli.settings import read_settings  # noqa: PLC0415 - not for drop-ins
@@ -151,8 +159,9 @@ def _run() -> int | None:
         from imgload.cli.output import failures, requested_format  # noqa: PLC0415 - start-up
 
         output = requested_format(sys.argv[1:])
-        if output == "text" and type(error).__name__ == "NoArgsIsHelpError":
-            raise
+        if isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError":
+            say(error.format_message())  # as gh and kind do; click's status is 2, on stderr
+            return 0
         words = [word for word in sys.argv[1:] if word in _COMMANDS]
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = (context and context.info_name) or next(iter(words), "")
@@ -164,13 +173,17 @@ def _run() -> int | None:
 def _usage_error(error: click.UsageError) -> UsageError:
     """Return click's error in the style of all other errors."""
     command = error.ctx.command_path if error.ctx else "imgload"
-    message, hint = error.format_message(), f"{command} --help"
+    message, hint = " ".join(error.format_message().split()), f"{command} --help"
     if isinstance(error, click.NoSuchOption):
         from difflib import get_close_matches  # noqa: PLC0415 - start-up
 
         message = f"no such option: {error.option_name}"
         close = get_close_matches(error.option_name, error.possibilities or (), 1, _CUTOFF)
-        hint = f"{shlex.quote(close[0])}; all options: {hint}" if close else hint
+        if close:
+            hint = f"{shlex.quote(close[0])}; all options: {hint}"
+        elif error.ctx and error.ctx.command is cli:
+            option = shlex.quote(error.option_name)
+            hint = f"write options after the command: imgload load {option}; commands: {hint}"
     return UsageError(message[:1].lower() + message[1:].rstrip("."), hint=hint)
 
 

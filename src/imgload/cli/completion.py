@@ -39,7 +39,7 @@ _SAFE = re.compile(r"[\w./:-]+", re.ASCII)
 """Values that need no quoting: a container's label may contain shell code."""
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
@@ -100,7 +100,7 @@ def _is_break(part: str) -> bool:
 
 
 def candidates(kind: str, context: click.Context, incomplete: str) -> list[CompletionItem]:
-    """Return candidates of a kind: images, clusters, nodes, or a key of `_FIXED`."""
+    """Return candidates: images, recorded, repositories, clusters, nodes, or those of `_FIXED`."""
     task = Task(partial(result_or_error, partial(_names, kind, context.params, incomplete)))
     task.wait_at_most(_SECONDS)
     names = task.result() if task.done else ()
@@ -114,18 +114,25 @@ def candidates(kind: str, context: click.Context, incomplete: str) -> list[Compl
 def _names(kind: str, params: Mapping[str, Any], incomplete: str) -> Sequence[str]:
     if kind in _FIXED:
         return _FIXED[kind]
-    from imgload.clusters.select import find_clusters  # noqa: PLC0415 - start-up
+    from imgload.clusters.cluster import find_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
     source = params.get("source") if kind == "images" else None
     with Session.open(source, follow_links=bool(params.get("follow_links"))) as session:
         if kind == "images":
             return _images(session, incomplete)
+        if kind == "repositories":
+            return [name.rpartition(":")[0] for name in _images(session, incomplete)]
         clusters = find_clusters(session.engines)
     if kind == "clusters":
         return [cluster.name for cluster in clusters]
     wanted = params.get("cluster")
     own = [cluster for cluster in clusters if cluster.name in (wanted or [cluster.name])]
+    if kind == "recorded":
+        from imgload.loader.record import read_record  # noqa: PLC0415 - start-up
+        from imgload.oci.reference import familiar_name  # noqa: PLC0415
+
+        return [familiar_name(name) for cluster in own for name in read_record(cluster)]
     return [member.name for cluster in own for member in cluster.members]
 
 

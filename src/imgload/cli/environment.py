@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import cluster_options, output_option, verbose_option
+from imgload.cli.options import (
+    address_option,
+    cluster_options,
+    complete_images,
+    output_option,
+    verbose_option,
+)
 from imgload.cli.output import failures, hint_text, show_json, show_result
 from imgload.cli.process import say, style
 from imgload.core.errors import one_line
 
 if TYPE_CHECKING:
-    from imgload.clusters.select import ClusterList
+    from imgload.clusters.listing import ClusterList
     from imgload.tools.doctor.finding import Diagnosis
 
 _STATE_COLORS = {"running": "green", "stopped": "red"}
@@ -62,13 +68,12 @@ def show_clusters(listing: ClusterList) -> None:
 
 
 @click.command()
-@click.argument("image", required=False)
+@click.argument("image", required=False, shell_complete=complete_images)
 @cluster_options
+@address_option
 @verbose_option
 @output_option("json")
-def doctor(
-    image: str | None, cluster: tuple[str, ...], nodes: tuple[str, ...], output: str
-) -> None:
+def doctor(image: str | None, output: str, **options: Any) -> None:
     """Diagnose problems between this machine and the nodes.
 
     Checks the container engines, the kube context, the clusters and their nodes, and Skaffold's
@@ -87,7 +92,7 @@ def doctor(
     from imgload.tools.doctor.run import diagnose  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=False):
-        diagnosis = diagnose(image, cluster=cluster, nodes=nodes)
+        diagnosis = diagnose(image, **options)
     show_result(diagnosis, output, show_diagnosis, diagnosis.exit_status)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,20 @@ import click
 from imgload.cli.options import (
     address_option,
     cluster_options,
+    complete,
     complete_images,
     output_option,
     verbose_option,
 )
-from imgload.cli.output import failure_text, failures, short_name, show_json, show_result
+from imgload.cli.output import (
+    cut,
+    failure_text,
+    failures,
+    short_name,
+    shorten,
+    show_json,
+    show_result,
+)
 from imgload.cli.process import say, style
 from imgload.core.errors import JSON_VERSION, UsageError, one_line
 from imgload.core.state import clear_cache, state_folder
@@ -26,6 +36,8 @@ from imgload.core.units import age_text, parse_age, size_text
 from imgload.oci.reference import familiar_name
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from imgload.tools.inventory.base import NodeImage
     from imgload.tools.inventory.images import ListedImage, Listing
     from imgload.tools.inventory.prune import PruneReport
@@ -51,7 +63,8 @@ def images(patterns: tuple[str, ...], output: str, **options: Any) -> None:
     PATTERN is an image name or a repository, and may contain * and ?. SIZE is the disk space of an
     image on a node, OWN the part that no other image shares, AGE the time since it came to the
     node. A name that refers to different images on different nodes is marked as drift. An untagged
-    build is listed under the name with which imgload loaded it.
+    build is listed under the name with which imgload loaded it. In a pipe, each image and node has
+    a line with a STATE: in-use or unused, loaded (by imgload), pinned, drift.
 
     \b
     Examples:
@@ -100,34 +113,56 @@ def _show_lines(listing: Listing) -> None:
 
 
 def _show_table(listing: Listing) -> None:
-    from rich import box, console, table, text  # noqa: PLC0415 - start-up
+    """Print a column for each node; one for all of them if the names of images need the space."""
+    from rich.console import Console  # noqa: PLC0415 - start-up
 
-    grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("IMAGE", overflow="fold")
-    grid.add_column("ID", no_wrap=True)
-    for header in ("SIZE", "OWN", "AGE"):
-        grid.add_column(header, justify="right", no_wrap=True)
-    for node in _without_common_prefix(listing.sizes):
-        grid.add_column(text.Text(one_line(node)), justify="center", overflow="fold")
-    for image in listing.images:
-        copies = [image.nodes.get(node) for node in listing.sizes]
-        marks = ["·" if copy is None else "●" if copy.in_use else "✓" for copy in copies]
-        image_id = image.image_id.short + (" ≠" if image.drift else "")
-        row = (_name(image, familiar_name), image_id, *_measures(*image.nodes.values()), *marks)
-        color = "yellow" if image.drift else "" if image.name else "dim"
-        grid.add_row(*map(text.Text, row), style=color)
+    terminal = Console()
+    unlimited = terminal.options.update(max_width=sys.maxsize)
+    nodes = [one_line(node) for node in _without_common_prefix(listing.sizes)]
+    names = [_name(image, lambda name: short_name(familiar_name(name))) for image in listing.images]
+    for headers in (nodes, [node.replace("-", "-\n") for node in nodes], ["NODES"]):
+        grid = _grid(listing, names, headers)
+        excess = terminal.measure(grid, options=unlimited).maximum - terminal.width
+        if excess <= 0:
+            break
+    else:
+        width = max(map(len, names)) - excess
+        grid = _grid(listing, [cut(name, width) for name in names], headers)
     legend = "● in use  ✓ present  · absent"
     if any(image.drift for image in listing.images):
         legend += "  ≠ drift: nodes have different images"
-    terminal = console.Console()
+    if len(headers) < len(nodes):
+        legend += f"\nNODES: {', '.join(nodes)}"
     terminal.print(grid)
     terminal.print(legend, style="dim", highlight=False, markup=False)
 
 
+def _grid(listing: Listing, names: Sequence[str], headers: Sequence[str]) -> Table:
+    """Return the table of images under these names; `headers` are the nodes, or one for all."""
+    from rich import box, table, text  # noqa: PLC0415 - start-up
+
+    grid = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("IMAGE", overflow="ellipsis")
+    grid.add_column("ID", no_wrap=True)
+    for header in ("SIZE", "OWN", "AGE"):
+        grid.add_column(header, justify="right", no_wrap=True)
+    for header in headers:
+        grid.add_column(text.Text(header), justify="center", overflow="fold")
+    for image, name in zip(listing.images, names, strict=True):
+        copies = [image.nodes.get(node) for node in listing.sizes]
+        marks = ["·" if copy is None else "●" if copy.in_use else "✓" for copy in copies]
+        image_id = image.image_id.short + (" ≠" if image.drift else "")
+        by_node = marks if len(headers) == len(marks) else ["".join(marks)]
+        row = (name, image_id, *_measures(*image.nodes.values()), *by_node)
+        color = "yellow" if image.drift else "" if image.name else "dim"
+        grid.add_row(*map(text.Text, row), style=color)
+    return grid
+
+
 def _name(image: ListedImage, spelling: Callable[[str], str] = str) -> str:
     if image.name is not None:
-        return short_name(spelling(image.name))
-    former = ",".join(short_name(spelling(name)) for name in image.loaded_as)
+        return one_line(spelling(image.name))
+    former = ",".join(one_line(spelling(name)) for name in image.loaded_as)
     return f"<none:was={former}>" if former else "<none>"
 
 
@@ -158,7 +193,12 @@ def _without_common_prefix(nodes: Collection[str]) -> list[str]:
 
 
 @click.command()
-@click.argument("repositories", nargs=-1, metavar="[REPOSITORY]...")
+@click.argument(
+    "repositories",
+    nargs=-1,
+    metavar="[REPOSITORY]...",
+    shell_complete=partial(complete, "repositories"),
+)
 @cluster_options
 @address_option
 @click.option("--yes", "-y", is_flag=True, help="Remove the images instead of listing them.")
@@ -246,17 +286,18 @@ def show_pruned(report: PruneReport) -> None:
         if node.removed or not node.error:
             nothing = "no image to remove" if node.unpinned else "nothing to remove"
             total = total if node.removed else nothing
-            say(f"{style(node.node, bold=True)}: {total}")
+            say(f"{style(shorten(node.node, len(total) + 2), bold=True)}: {total}")
         for image in node.removed:
             age = f", {age_text(time.time() - image.since)} old" if image.since is not None else ""
             former = [f"was {name}" for name in image.loaded_as] or ["untagged"]
-            names = ", ".join(map(short_name, image.names or former))
-            say(f"  - {names} {image.image_id.short} ({size_text(image.size)}{age})")
+            rest = f" {image.image_id.short} ({size_text(image.size)}{age})"
+            say(f"  - {shorten(', '.join(image.names or former), len(rest) + 4)}{rest}")
         for name in node.unpinned:
             removed = "would be removed" if report.dry_run else "removed"
-            say(f"  - {short_name(name)}: pin {removed}")
+            say(f"  - {shorten(name, len(removed) + 10)}: pin {removed}")
         for reason, count in Counter(kept.reason for kept in node.kept).most_common():
-            say(style(f"  {count} kept: {one_line(reason)}", dim=True))
+            kept = f"  {count} kept: "
+            say(style(kept + shorten(reason, len(kept)), dim=True))
         if node.error:
             say(failure_text(node.node, node.error.message, node.error.hint))
     if report.dry_run and any(node.removed or node.unpinned for node in report.nodes):

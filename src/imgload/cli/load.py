@@ -30,11 +30,28 @@ _VERIFY = (
     "Verification: cri checks containerd and CRI; deep also re-hashes the nodes' blobs; files also"
     " compares the unpacked files with the source's layers; contents hashes them, too."
 )
+_FILE = (
+    "File with a list of images, each with its own options; - for stdin; repeatable. Options on the"
+    " command line apply where an image of the list has none."
+)
+_MANIFESTS = (
+    "Load the images that Kubernetes manifests name and an engine has: a YAML file, a folder, - for"
+    " stdin, or a workload in the cluster such as deployment/app; repeatable."
+)
 _STORED = "Require that the nodes store all layers, not only unpacked."
 
 
-@click.command(cls=ImagesCommand, no_args_is_help=True)
+@click.command(cls=ImagesCommand)
 @load_options
+@click.option("--file", "-f", "files", multiple=True, metavar="FILE", type=click.Path(), help=_FILE)
+@click.option(
+    "--from-manifests",
+    "manifests",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(),
+    help=_MANIFESTS,
+)
 @click.option("--also", "extra_tags", multiple=True, metavar="NAME", help=_ALSO)
 @choice_option(
     "--transport",
@@ -57,7 +74,14 @@ _STORED = "Require that the nodes store all layers, not only unpacked."
 @verbose_option
 @output_option("json")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
-def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> None:
+def load(
+    images: tuple[str, ...],
+    files: tuple[str, ...],
+    manifests: tuple[str, ...],
+    output: str,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Load images onto every node and verify them.
 
     IMAGE is an image name (as in a pod spec) or ID, or the path of an archive, of which every image
@@ -74,6 +98,9 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
       imgload load app:dev --tag ghcr.io/me/app  the name from the pod spec
       imgload load app.tar                       every image of an archive
       imgload load app:dev --from app.tar        one image of an archive
+      imgload load -f images.yaml                a list, with options per image
+      imgload load --from-manifests k8s/         local images in a folder of YAML
+      kustomize build | imgload load --from-manifests -
       imgload load app:dev --restart             restart the pods that use it
       imgload load app:dev --verify files        compare the unpacked files, too
       podman save app:dev | imgload load         an archive from a pipe
@@ -82,11 +109,21 @@ def load(images: tuple[str, ...], output: str, quiet: bool, **options: Any) -> N
     from imgload.loader.api import load as load_images  # noqa: PLC0415 - start-up
 
     with failures(output, quiet=quiet), watching(silent=quiet or output != "text") as on_event:
-        report = load_images(images, on_event=on_event, **options)
+        if files or manifests:
+            from imgload.loader.entries import ImageEntry  # noqa: PLC0415 - start-up
+            from imgload.loader.lists import load_list  # noqa: PLC0415
+
+            archives = [ImageEntry(source=path) for path in options.pop("archives")]
+            listed = [*map(ImageEntry, images), *archives]
+            report = load_list(
+                listed, files=files, manifests=manifests, on_event=on_event, **options
+            )
+        else:
+            report = load_images(images, on_event=on_event, **options)
     show_result(report, output, partial(show_report, quiet=quiet))
 
 
-@click.command(cls=ImagesCommand, no_args_is_help=True)
+@click.command(cls=ImagesCommand)
 @load_options
 @click.option("--deep", is_flag=True, help="Re-hash every blob of the images that the nodes store.")
 @click.option("--files", is_flag=True, help="Compare the unpacked files with the source's layers.")

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from imgload.core.errors import UsageError
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+_ARCHIVE_ENDS = (".tar", ".tgz", *(f".tar.{form}" for form in ("gz", "zst", "bz2", "xz")))
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -42,7 +45,7 @@ class AliasedOption(click.Option):
 class ImagesCommand(click.Command):
     """A command whose IMAGE arguments may be archives.
 
-    Without any argument, it reads an archive from a pipe.
+    Without any argument, or another list of images, it reads an archive from a pipe.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -51,8 +54,12 @@ class ImagesCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         images = ctx.params["images"]
         is_named = ctx.get_parameter_source("source") is ParameterSource.COMMANDLINE
-        if not is_named and not images and _is_piped():
+        has_list = ctx.params.get("files") or ctx.params.get("manifests")
+        if not (is_named or images or has_list) and _is_piped():
             images = ("-",)
+        if not (images or has_list) and ctx.params["source"] is None:
+            hint = f"{ctx.command_path} app:dev; all options: {ctx.command_path} --help"
+            raise UsageError("no image given", hint=hint)
         archives = [text for text in images if not is_named and _is_archive(text)]
         ctx.params["archives"] = tuple(archives)
         ctx.params["images"] = tuple(text for text in images if text not in archives)
@@ -70,9 +77,10 @@ def _is_piped() -> bool:
 def _is_archive(text: str) -> bool:
     """Whether an IMAGE is an archive: ``-``, a file (as for k3d), or the path of a folder.
 
-    The name of a folder is more likely to be that of an image, which is often built from it.
+    The name of a folder is more likely to be that of an image, which is often built from it. A
+    name like ``app.tar`` is more likely to be that of a file, which may be missing.
     """
-    is_path = text.startswith(("./", "../", "/"))
+    is_path = text.startswith(("./", "../", "/")) or text.endswith(_ARCHIVE_ENDS)
     return text == "-" or is_path or os.path.isfile(text)  # noqa: PTH113 - start-up
 
 
@@ -89,9 +97,6 @@ def choice_option(
 
 
 complete_images = partial(complete, "images")
-images_argument = click.argument(
-    "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
-)
 tag_option = partial(click.option, "--tag", cls=AliasedOption, alias="--as", metavar="NAME")
 FROM = "IMGLOAD_FROM"
 _ENGINE_HELP = "Source engine: docker, podman or a URL. [default: every engine that responds]"
@@ -112,14 +117,14 @@ def _unless_nodes_named(
     return value if is_named or has_pattern or not nodes else ()
 
 
-def cluster_options(
+def cluster_option(
     command: Command,
     default: str = "the kube context's cluster, or the only one",
     envvar: Sequence[str] = ("IMGLOAD_CLUSTER", "KIND_CLUSTER_NAME"),
 ) -> Command:
-    """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
+    """Add ``--cluster``."""
     text = f"Name of a cluster; repeatable. [default: {default}]"
-    cluster = _option(
+    option = _option(
         "clusters",
         text,
         *("--cluster", "-c"),
@@ -130,6 +135,11 @@ def cluster_options(
         envvar=envvar,
         callback=_unless_nodes_named,
     )
+    return option(command)
+
+
+def cluster_options(command: Command, **options: Any) -> Command:
+    """Add ``--cluster`` and ``--node``, as ``cluster`` and ``nodes``."""
     text = (
         "Name of a node, the end of its name, a pattern with * and ?, or ssh://user@host;"
         " repeatable, or with commas between. [default: every node of the cluster]"
@@ -138,7 +148,7 @@ def cluster_options(
     node = _option(
         "nodes", text, *names, multiple=True, metavar="NODE", is_eager=True, callback=_split
     )
-    return cluster(node(command))
+    return cluster_option(node(command), **options)
 
 
 address_option = click.option(
@@ -170,8 +180,11 @@ def load_options(command: Command) -> Command:
     strict = click.option(flags, default=None, envvar=variable, help=text)
     text = "Follow symbolic links that lead out of a folder of images."
     links = click.option("--follow-links", is_flag=True, help=text)
-    named = address_option(source(links(tag(platform(strict(command))))))
-    return images_argument(cluster_options(named))
+    named = address_option(source(links(platform(strict(tag(command))))))
+    images = click.argument(
+        "images", nargs=-1, metavar="[IMAGE]...", shell_complete=complete_images
+    )
+    return images(cluster_options(named))
 
 
 def _trace(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -199,8 +212,7 @@ restart_option = click.option(
 )
 
 
-def output_option(*formats: str, text: str = "stdout") -> Callable[[Command], Command]:
-    """Return the option ``--output``; formats other than text always go to stdout."""
-    where = "" if text == "stdout" else f", on {text}"
-    text = f"Output format: text{where}, or {' or '.join(formats)}."
+def output_option(*formats: str) -> Callable[[Command], Command]:
+    """Return the option ``--output``."""
+    text = f"Output format: text, or {' or '.join(formats)}."
     return choice_option("--output", "-o", choices=("text", *formats), text=text)

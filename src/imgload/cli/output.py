@@ -48,6 +48,8 @@ _KEYS: dict[str, Sequence[str]] = {
     "serve": (),
 }
 """The lists in the document of a command; ``images`` in that of all others."""
+TIME_WIDTH = len("00:00:00 ")
+"""Before each line of watch and serve."""
 _MIN_NAME = 20
 _MIN_SIZE = 64 << 10
 """Bytes; smaller transfers are mostly config and manifest, whose size no source knows."""
@@ -120,8 +122,7 @@ def _junit(result: Report | ImgloadError) -> str:
         counts = {"tests": str(len(image.nodes)), "errors": "0", "failures": failed}
         suite = SubElement(root, "testsuite", counts, name=image.reference)
         for node in image.nodes:
-            names = {"classname": image.reference, "name": node.node}
-            case = SubElement(suite, "testcase", names, time=f"{node.seconds:.3f}")
+            case = SubElement(suite, "testcase", classname=image.reference, name=node.node)
             if node.error:
                 _set_error(SubElement(case, "failure"), node.error)
     indent(root)
@@ -142,7 +143,10 @@ def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
         say(_title(image.reference, image), err=err or quiet)
         for node in failed if quiet else image.nodes:
             say(f"  {_line(node, dry_run=report.dry_run)}", err=err or quiet)
-    for line in restart_lines(report.restart, quiet=quiet):
+    for error in report.errors:
+        text = f"{style('✗', fg='red')} {error.message}{hint_text(error.hint)}"
+        say(text, err=err or quiet)
+    for line in restart_lines(report.restart, quiet=quiet, dry_run=report.dry_run):
         say(line, err=err or quiet)
     for image in () if quiet else report.images:
         if image.reference.endswith(":latest"):
@@ -150,36 +154,46 @@ def show_report(report: Report, *, quiet: bool, err: bool = False) -> None:
             say(f"{note} IfNotPresent in the pod spec, or use another tag", err=True)
 
 
-def restart_lines(restart: Restart | None, *, quiet: bool = False) -> Iterator[str]:
+def restart_lines(
+    restart: Restart | None, *, quiet: bool = False, dry_run: bool = False
+) -> Iterator[str]:
     """Yield a line for each restarted workload, and the error; if quiet, only the error."""
     if restart is None:
         return
+    mark = "- would restart" if dry_run else f"{style('✓', fg='green')} restarted"
     for workload in () if quiet else restart.workloads:
-        yield f"{style('✓', fg='green')} restarted {workload}"
+        yield f"{mark} {workload}"
     if restart.error:
         yield f"{style('✗', fg='red')} {restart.error.message}{hint_text(restart.error.hint)}"
     elif not (quiet or restart.workloads):
-        yield "- restarted nothing: no workload uses an image that changed"
+        done = ("would restart", "changes") if dry_run else ("restarted", "changed")
+        yield f"- {done[0]} nothing: no workload uses an image that {done[1]}"
 
 
 def shorten(name: str, reserved: int) -> str:
     """Return a name that fits on a line of the terminal beside `reserved` characters.
 
-    It is shortened in the middle, but not without a terminal, and never to less than 20 characters.
+    It is complete without a terminal; on one, digests in it are cut as well.
     """
     if not sys.stdout.isatty():
-        return name
+        return one_line(name)
     from shutil import get_terminal_size  # noqa: PLC0415 - start-up
 
-    width = max(get_terminal_size().columns - reserved, _MIN_NAME)
+    return cut(short_name(name), get_terminal_size().columns - reserved)
+
+
+def cut(name: str, width: int) -> str:
+    """Shorten a name in the middle, but never to less than 20 characters."""
+    width = max(width, _MIN_NAME)
     half = (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - half]}…{name[-half:]}"
 
 
 def _line(node: NodeResult, *, dry_run: bool) -> str:
     if dry_run and not node.error:
-        size = f" ({size_text(node.bytes_missing)} missing)" if node.bytes_missing else ""
-        return f"- {node.node}: {_PLANNED[node.action or 'full']}{size}"
+        size, least = node.bytes_missing, size_text(_MIN_SIZE)
+        amount = size_text(size) if size and size >= _MIN_SIZE else f"less than {least}"
+        return f"- {node.node}: {_PLANNED[node.action or 'full']}{f' ({amount})' if size else ''}"
     if not node.ok:
         return failure_text(node.node, node.error_text, node.error.hint if node.error else "")
     sent = f", {size_text(node.bytes_sent)} in {node.seconds:.1f} s" if node.bytes_sent else ""
@@ -203,7 +217,7 @@ def hint_text(hint: str) -> str:
 
 
 def _verified(node: NodeResult) -> str:
-    more = ", stored blobs re-hashed" if node.proof and node.proof.content else ""
+    more = ", content re-hashed" if node.proof and node.proof.content else ""
     more += ", files compared" if node.proof and node.proof.files else ""
     more += ", content partial" if node.content == "partial" else ""
     more += ", pinned" if node.proof and node.proof.pinned else ""
@@ -223,17 +237,19 @@ def show_built(report: Report) -> None:
     size = max(node.bytes_sent for node in results)
     sent = f", {size_text(size)}" if size else ""
     verified = " or ".join(sorted({_verified(node) for node in results}))
-    summary = summary_text(short_name(image.reference), image, str(len(image.nodes)))
-    say(f"{summary}{sent}; {verified}", err=True)
+    name, count = short_name(image.reference), str(len(image.nodes))
+    say(summary_text(name, image, count, f"{sent}; {verified}"), err=True)
 
 
-def summary_text(name: str, image: ImageResult, count: str) -> str:
-    return f"{_title(name, image)} -> {count} node{'' if len(image.nodes) == 1 else 's'}"
+def summary_text(name: str, image: ImageResult, count: str, result: str, indent: int = 0) -> str:
+    """Return a line about an image on all nodes, which is printed behind `indent` characters."""
+    nodes = f"{count} node{'' if len(image.nodes) == 1 else 's'}"
+    return _title(name, image, f" -> {nodes}{result}", indent)
 
 
-def _title(name: str, image: ImageResult) -> str:
-    image_id = f" {image.image_id.short}" if image.image_id else ""
-    return style(shorten(name, len(image_id)), bold=True) + image_id
+def _title(name: str, image: ImageResult, rest: str = "", indent: int = 0) -> str:
+    rest = f" {image.image_id.short}{rest}" if image.image_id else rest
+    return style(shorten(name, len(rest) + indent), bold=True) + rest
 
 
 @contextmanager
@@ -258,29 +274,40 @@ def _print_line(event: Event) -> None:
     if isinstance(event, Note):
         say(note_text(event), err=True)
     elif isinstance(event, SendingStarted):
-        names = ", ".join(event.references)
+        names = short_name(", ".join(event.references))
         size = f" ({size_text(event.size)})" if event.size >= _MIN_SIZE else ""
         say(f"sending {names}{size} to {event.node}", err=True)
 
 
 class _Bars:
-    """One bar for each node; rich is imported for the first one."""
+    """The images that are sent, and a bar for each node; rich is imported for the first one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
+        self._title = ""
 
     @cached_property
     def _progress(self) -> Progress:
         from rich import progress  # noqa: PLC0415 - start-up
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console, RenderableType  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        def title() -> Text:
+            return Text(visible(self._title), style="bold", no_wrap=True, overflow="ellipsis")
+
+        class Titled(progress.Progress):
+            def get_renderables(self) -> Iterator[RenderableType]:
+                yield title()
+                yield from super().get_renderables()
 
         columns = (
-            progress.TextColumn("{task.description}", markup=False),
+            progress.TextColumn("{task.fields[node]}", markup=False),
+            progress.TextColumn("{task.description:<12}", markup=False),
             progress.BarColumn(complete_style="green", finished_style="green", pulse_style="dim"),
             progress.TextColumn("{task.fields[amount]}", markup=False),
         )
-        return progress.Progress(*columns, console=Console(stderr=True), transient=True)
+        return Titled(*columns, console=Console(stderr=True), transient=True)
 
     def on_event(self, event: Event) -> None:
         with self._lock:
@@ -292,16 +319,22 @@ class _Bars:
 
                     self._progress.console.print(Text.from_ansi(sanitize(note_text(event))))
                 case SendingStarted(node=node):
-                    self._progress.start()
+                    self._title = ", ".join(map(short_name, event.references))
                     if node in self._tasks:
                         self._progress.remove_task(self._tasks[node])
-                    self._tasks[node] = self._progress.add_task("", total=event.size, amount="")
-                    self._update(node, "saving")
+                    self._tasks[node] = self._progress.add_task(
+                        "saving",
+                        total=None,  # so that the bar moves until the engine sends
+                        node=cut(visible(node), self._progress.console.width // 3),
+                        size=event.size,
+                        amount=size_text(event.size) if event.size >= _MIN_SIZE else "",
+                    )
+                    self._progress.start()
                 case BytesSent(node=node):
                     task = self._task(node)
                     completed = task.completed + event.size
                     # The size is an estimate: without headers, or of compressed layers.
-                    total = max(task.total or 0, completed)
+                    total = max(task.fields["size"], completed)
                     amount = f"{size_text(completed)} of {size_text(total)}"
                     speed = f", {size_text(task.speed)}/s" if task.speed else ""
                     phase = "transferring" if completed < total else "unpacking"
@@ -318,9 +351,7 @@ class _Bars:
         return next(task for task in self._progress.tasks if task.id == self._tasks[node])
 
     def _update(self, node: str, phase: str, **values: Any) -> None:
-        width = max(map(len, self._tasks))
-        label = f"{visible(node):<{width}}  {phase:<12}"
-        self._progress.update(self._tasks[node], description=label, **values)
+        self._progress.update(self._tasks[node], description=phase, **values)
 
     def close(self) -> None:
         if "_progress" in vars(self):

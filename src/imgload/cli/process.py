@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
@@ -16,8 +17,12 @@ import click
 from imgload.core.errors import visible
 
 FAILED = 1
+_SIGPIPE = 141
+"""The exit status of a program that a closed pipe ends, in shells: 128 + SIGPIPE."""
 _ESCAPE = f"\x1b{os.urandom(8).hex()}"
 """Replaces an escape of `style`; random, so that no other text can contain it."""
+_ASCII = {"✓": "+", "✗": "x", "●": "*", "·": ".", "≠": "!", "…": "~", "─": "-"}
+"""Our characters that a terminal may lack; others become question marks."""
 _OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
 
 
@@ -33,7 +38,10 @@ def sanitize(text: str) -> str:
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Print a sanitized text to stdout or stderr; no other function prints."""
-    click.echo(sanitize(text), err=err, nl=nl)  # noqa: TID251 - the wrapper
+    try:
+        click.echo(sanitize(text), err=err, nl=nl)  # noqa: TID251 - the wrapper
+    except BrokenPipeError:  # click would exit with 1, the status of a failed node
+        raise click.exceptions.Exit(_SIGPIPE) from None
 
 
 def report_write_error(error: OSError) -> int:
@@ -53,8 +61,18 @@ def _open_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")  # by "?": terminals may lack a character
+    codecs.register_error("imgload", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="imgload")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that an encoding lacks; an error handler of `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(_ASCII.get(character, "?") for character in characters), error.end
 
 
 def colors() -> bool | None:

@@ -9,8 +9,8 @@ import click
 import imgload
 from imgload.cli.options import (
     cluster_options,
+    complete_images,
     engine_option,
-    images_argument,
     output_option,
     tag_option,
     verbose_option,
@@ -38,7 +38,7 @@ def registry() -> None:
     """
 
 
-@registry.command(no_args_is_help=True)
+@registry.command()
 @click.argument("url")
 @click.option("--mirror", "mirrors", multiple=True, metavar="NAME", help=_MIRROR_HELP)
 @click.option(
@@ -86,8 +86,10 @@ def disconnect(url: str | None, output: str, **options: Any) -> None:
     show_result(report, output, show_nodes)
 
 
-@registry.command(no_args_is_help=True)
-@images_argument
+@registry.command()
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=complete_images
+)
 @click.option(
     "--to", "url", required=True, metavar="URL", help="Address of the registry, from this machine."
 )

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imgload.cli.options import complete, complete_images, engine_option, output_option
-from imgload.cli.output import failure_text, failures, hint_text, show_json
+from imgload.cli.options import (
+    complete,
+    complete_images,
+    engine_option,
+    output_option,
+    verbose_option,
+)
+from imgload.cli.output import (
+    TIME_WIDTH,
+    failure_text,
+    failures,
+    hint_text,
+    shorten,
+    show_json,
+)
 from imgload.cli.process import FAILED, say, style
 from imgload.core.errors import JSON_VERSION
 from imgload.core.units import parse_size, size_text
@@ -76,11 +89,9 @@ mirrors:
     type=click.Choice([*_CONFIGS]),
     help="Print the cluster configuration that makes CRI read hosts.toml files, and exit.",
 )
-@click.option("--verbose", "-v", is_flag=True, help="Print each request for a manifest.")
-@output_option("json", text="stderr")
-def serve(
-    *, output: str, stops: bool, print_config: str | None, verbose: bool, **options: Any
-) -> None:
+@verbose_option
+@output_option("json")
+def serve(*, output: str, stops: bool, print_config: str | None, **options: Any) -> None:
     """Let nodes pull local builds by themselves.
 
     While it runs, the nodes of local clusters ask this machine first when they pull an image.
@@ -108,7 +119,7 @@ def serve(
         with Serve.open(ServeOptions(cache_size=size, **options)) as opened:
             try:
                 for event in opened:
-                    _show(event, output, verbose=verbose)
+                    _show(event, output)
             except KeyboardInterrupt:
                 say("stopping: restoring the nodes", err=True)
 
@@ -119,9 +130,9 @@ def _show_stop(was_running: bool, nodes: list[NodeWiring], output: str) -> None:
         documents = [node.to_json() for node in restored]
         show_json({"version": JSON_VERSION, "stopped": was_running, "nodes": documents})
     else:
-        say("stopped" if was_running else "no server runs", err=True)
+        say("stopped" if was_running else "no server runs")
         for node in restored:
-            say(f"  {_node_line(node, 'restored')}", err=True)
+            say(f"  {_node_line(node, 'restored')}")
     if any(node.error for node in restored):
         raise click.exceptions.Exit(FAILED)
 
@@ -133,19 +144,13 @@ def _node_line(node: NodeWiring, done: str) -> str:
     return f"{style('✓', fg='green')} {node.node}: {done}{restarted}"
 
 
-def _show(event: ServeEvent, output: str, *, verbose: bool) -> None:
-    """Print an event: one JSON document on stdout, or a line with the time on stderr."""
+def _show(event: ServeEvent, output: str) -> None:
+    """Print an event: one JSON document, or a line with the time, of a note on stderr."""
     from imgload.tools.serve.serve import NodeReady  # noqa: PLC0415 - start-up
-    from imgload.tools.serve.store import NodeRequest  # noqa: PLC0415 - start-up
 
     now = datetime.now().astimezone()
     document = {"version": JSON_VERSION, "time": now.isoformat(timespec="milliseconds")}
-    if isinstance(event, NodeRequest):
-        if not verbose:
-            return
-        document |= {"request": event.name, "node": event.node, "served": event.served}
-        line = f"{event.node} asks for {event.name}: {'served' if event.served else 'not found'}"
-    elif isinstance(event, NodeReady):
+    if isinstance(event, NodeReady):
         cri = "CRI pulls through imgload" if event.wiring.cri else "ready"
         document |= event.wiring.to_json()
         line = _node_line(event.wiring, cri)
@@ -154,14 +159,16 @@ def _show(event: ServeEvent, output: str, *, verbose: bool) -> None:
         line = event.text
     else:
         now, document = event.at, event.to_json()
-        line = f"{style(event.name, bold=True)} -> {event.node}: "
+        result, failure = "", ""
         if event.error:
             hint = hint_text(event.error.hint)
-            line += f"{style('not served', fg='red')}: {event.error.message}{hint}"
+            failure = f"{style('not served', fg='red')}: {event.error.message}{hint}"
         elif event.image_id:
             size = size_text(event.bytes_sent)
-            line += f"{event.image_id.short}, {size} in {event.seconds:.1f} s"
+            result = f"{event.image_id.short}, {size} in {event.seconds:.1f} s"
+        rest = f" -> {event.node}: {result}"
+        line = style(shorten(event.name, len(rest) + TIME_WIDTH), bold=True) + rest + failure
     if output == "json":
         show_json(document, indent=None)
     else:
-        say(f"{now:%H:%M:%S} {line}", err=True)
+        say(f"{now:%H:%M:%S} {line}", err=isinstance(event, Note))

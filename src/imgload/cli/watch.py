@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imgload.cli.options import (
+    address_option,
     cluster_options,
     complete_images,
     engine_option,
@@ -17,6 +18,7 @@ from imgload.cli.options import (
 )
 from imgload.cli.output import (
     DONE,
+    TIME_WIDTH,
     at_node,
     failures,
     hint_text,
@@ -41,14 +43,15 @@ _EXEC = (
 )
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("patterns", nargs=-1, metavar="PATTERN...", shell_complete=complete_images)
 @cluster_options
+@address_option
 @engine_option
 @restart_option
 @click.option("--exec", "command", metavar="COMMAND", help=_EXEC)
 @verbose_option
-@output_option("json", text="stderr")
+@output_option("json")
 def watch(patterns: tuple[str, ...], output: str, command: str | None, **options: Any) -> None:
     """Load each image as soon as it is built or tagged.
 
@@ -108,7 +111,7 @@ def _run(command: str, reference: str) -> Note:
 
 
 def show_watched(result: WatchedLoad | Note, output: str) -> None:
-    """Print a result or a note: one JSON document on stdout, or lines with the time on stderr."""
+    """Print a result or a note: one JSON document, or lines with the time, of a note on stderr."""
     if isinstance(result, Note):
         at, lines = datetime.now().astimezone(), [result.text]
         time = at.isoformat(timespec="milliseconds")
@@ -125,7 +128,7 @@ def show_watched(result: WatchedLoad | Note, output: str) -> None:
         show_json(document, indent=None)
         return
     for line in lines:
-        say(f"{at:%H:%M:%S} {line}", err=True)
+        say(f"{at:%H:%M:%S} {line}", err=isinstance(result, Note))
 
 
 def _image_line(image: ImageResult, seconds: float) -> str:
@@ -133,12 +136,14 @@ def _image_line(image: ImageResult, seconds: float) -> str:
     verified = [node for node in image.nodes if node.ok]
     failed = [node for node in image.nodes if not node.ok]
     count = f"{len(verified)} of {len(image.nodes)}" if failed else str(len(verified))
-    line = summary_text(Reference.parse(image.reference).familiar, image, count)
+    result = ""
     if verified:
         size = max(node.bytes_sent for node in verified)
         actions = sorted({DONE[node.action or "full"] for node in verified})
         sent = size_text(size) if size else " and ".join(actions)
-        line += f", {sent} in {seconds:.1f} s; verified"
+        result = f", {sent} in {seconds:.1f} s; verified"
+    name = Reference.parse(image.reference).familiar
+    line = summary_text(name, image, count, result, TIME_WIDTH)
     if failed:
         node, hint = failed[0], failed[0].error.hint if failed[0].error else ""
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,30 +30,40 @@ def _current(environ: Mapping[str, str] | None) -> tuple[str | None, Path | None
     ``KUBECONFIG`` may list several files, and the first that sets a current context wins
     (kubectl, "Organizing Cluster Access Using kubeconfig Files").
     """
-    variables = os.environ if environ is None else environ
-    paths = variables.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    for path in paths.split(os.pathsep):
+    for path in _paths(os.environ if environ is None else environ):
         try:
-            context = path and _top_level(_events(Path(path)), "current-context")
+            context = _top_level(_events(path), "current-context")
         except (OSError, ValueError):
             continue
         if context:
-            return context, Path(path)
+            return context, path
     return None, None
 
 
-def invalid(path: Path) -> str:
-    """Return why a kubeconfig file cannot be used; empty if it can, or does not exist."""
-    try:
-        for _ in _events(path):
-            pass
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return error.strerror or str(error)
-    except ValueError as error:
-        return f"it is not valid YAML: {error}"
-    return ""
+def _paths(environ: Mapping[str, str]) -> list[Path]:
+    paths = environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return [Path(path) for path in paths.split(os.pathsep) if path]
+
+
+def invalid_files() -> Iterator[tuple[str, str]]:
+    """Yield why each kubeconfig file that exists cannot be used, and a hint."""
+    for path in _paths(os.environ):
+        hint = "correct it"
+        try:
+            for _ in _events(path):
+                pass
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            why = error.strerror or str(error)
+            if isinstance(error, PermissionError):
+                hint = f'make it readable: sudo chown "$USER" {shlex.quote(str(path))}'
+        except ValueError as error:
+            why = f"it is not valid YAML: {error}"
+        else:
+            continue
+        unset = "; or unset KUBECONFIG" if os.environ.get("KUBECONFIG") else ""
+        yield f"the kubeconfig {path} cannot be used: {why}", f"{hint}{unset}"
 
 
 def read_scalars(data: bytes) -> dict[tuple[str, ...], str]:
@@ -69,20 +80,18 @@ def _events(path: Path) -> Iterator[Any]:
 
 
 def _parse(data: bytes) -> Iterator[Any]:
-    """Parse YAML without building a document: nothing runs, converts or nests endlessly."""
-    import yaml  # noqa: PLC0415 - start-up, and only where there is a kubeconfig
+    from imgload.core.yaml import parse_events  # noqa: PLC0415 - only if there is a file
 
-    try:
-        yield from yaml.parse(data.decode(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error).partition("\n")[0]) from error
+    return parse_events(data)
 
 
 def _top_level(events: Iterable[Any], key: str) -> str | None:
     """Return a string of the outermost mapping, or None."""
+    from imgload.core.yaml import is_text  # noqa: PLC0415 - only if there is a file
+
     for keys, event in _scalars(events):
         if keys == (key,):
-            return str(event.value) if event.value and _is_text(event) else None
+            return str(event.value) if event.value and is_text(event) else None
     return None
 
 
@@ -115,13 +124,3 @@ def _scalars(events: Iterable[Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
         if parents:
             parents[-1].key = key if parents[-1].at_key else None
             parents[-1].at_key = not parents[-1].at_key
-
-
-def _is_text(event: Any) -> bool:
-    """Return whether YAML reads a scalar as a string: ``"1"`` is one, ``~`` and ``1`` are not."""
-    from yaml import ScalarNode  # noqa: PLC0415 - start-up
-    from yaml.resolver import Resolver  # noqa: PLC0415
-
-    resolver: Any = Resolver()
-    tag = event.tag or resolver.resolve(ScalarNode, event.value, event.implicit)
-    return bool(tag == "tag:yaml.org,2002:str")

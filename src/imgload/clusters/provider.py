@@ -456,3 +456,8 @@ def register_provider(provider: ClusterProvider) -> None:
 def providers() -> tuple[ClusterProvider, ...]:
     """Return the registered providers, in their order."""
     return tuple(_PROVIDERS)
+
+
+def provider_of(context: str) -> ClusterProvider | None:
+    """Return the provider whose clusters have such kube contexts, or None."""
+    return next((provider for provider in providers() if provider.owns_context(context)), None)

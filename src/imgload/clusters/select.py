@@ -1,236 +1,37 @@
-"""Clusters: finds, lists and selects them, and their nodes."""
+"""Selects clusters by name or kube context, and their nodes."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 import attrs
 
-from imgload.clusters.kubeconfig import current_context
+from imgload.clusters.cluster import Candidate, Cluster, find_clusters
+from imgload.clusters.kubeconfig import current_context, invalid_files
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.containerd import require_socket
 from imgload.clusters.nodes.detect import detect
-from imgload.clusters.provider import ClusterProvider, NodeContainer, providers
+from imgload.clusters.provider import provider_of, providers
 from imgload.core import trace
 from imgload.core.arguments import require_strings
 from imgload.core.environment import in_ci
 from imgload.core.errors import (
-    JSON_VERSION,
     ClusterAmbiguous,
     ClusterNotFound,
-    EngineError,
     NodeNotFound,
     UsageError,
-    error_json,
 )
 from imgload.core.parallel import in_parallel
-from imgload.engines.base import Container, ContainerHost
+from imgload.engines.base import ContainerHost
 
 _ONE_ENGINE = "leave one engine out: set DOCKER_HOST or CONTAINER_HOST to the other"
 _WILDCARD = re.compile(r"[*?\[]")
 _CONTAINER = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
-_STOPPED = {"exited", "created", "configured", "dead", "stopped"}
-"""The states of a container that does not run and can be started, in Docker and Podman."""
-_Candidate = tuple[str, Callable[[], NodeRuntime]]
-
-
-@attrs.frozen
-class EngineInfo:
-    """A container engine, or a machine that is a node.
-
-    Args:
-        kind: ``docker``, ``podman``, or ``ssh`` for a machine.
-        url: its address.
-        origin: where the address was found, such as ``DOCKER_HOST`` or ``Colima``.
-
-    """
-
-    kind: str
-    url: str
-    origin: str
-
-    def __str__(self) -> str:
-        return self.url if self.kind == "ssh" else f"{self.kind} at {self.url}"
-
-
-@attrs.frozen
-class NodeInfo:
-    """A node.
-
-    Args:
-        name: the name of its container or machine; for one named by its address, the address.
-        role: its role in the cluster, such as ``control-plane`` or ``agent``.
-        state: ``running``, ``paused``, ``stopped``, or another state that the engine reports.
-
-    """
-
-    name: str
-    role: str
-    state: str
-
-
-@attrs.frozen
-class ClusterInfo:
-    """A cluster.
-
-    Args:
-        name: its name.
-        tool: the program that made it, such as ``kind`` or ``colima``.
-        context: its kube context.
-        current: whether that is the current kube context.
-        engine: the engine that runs its nodes; of a cluster of machines, the first machine, with
-            the kind ``ssh``.
-        nodes: its nodes.
-
-    """
-
-    name: str
-    tool: str
-    context: str
-    current: bool
-    engine: EngineInfo
-    nodes: tuple[NodeInfo, ...]
-
-
-@attrs.frozen
-class ClusterList:
-    """The clusters on all engines.
-
-    Args:
-        clusters: on the engines that answered.
-        engines: those that answered.
-        errors: of the engines that did not.
-
-    """
-
-    clusters: tuple[ClusterInfo, ...]
-    engines: tuple[EngineInfo, ...]
-    errors: tuple[EngineError, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document that ``imgload clusters --output json`` prints."""
-        return {
-            "version": JSON_VERSION,
-            "clusters": [attrs.asdict(cluster) for cluster in self.clusters],
-            "engines": [attrs.asdict(engine) for engine in self.engines],
-            "errors": [error_json(error) for error in self.errors],
-            "ok": True,
-        }
-
-
-@attrs.frozen
-class Member:
-    """A node of a cluster, to be opened when it is needed: that may detect its runtime."""
-
-    node: NodeContainer
-    engine: ContainerHost
-    tool: ClusterProvider
-
-    @property
-    def name(self) -> str:
-        return self.node.container.name
-
-    def open(self) -> NodeRuntime:
-        """Return the node with its runtime."""
-        return self.tool.runtime_of(self.node, self.engine)
-
-
-@attrs.frozen
-class Cluster:
-    """A cluster, the engine that runs its nodes, and the provider that made it.
-
-    If the nodes are machines, `engine` is the first of them.
-    """
-
-    name: str
-    engine: ContainerHost
-    members: tuple[Member, ...]
-    tool: ClusterProvider
-
-    @property
-    def candidates(self) -> list[_Candidate]:
-        """The nodes by name, each as a function that opens it."""
-        return [(member.name, member.open) for member in self.members]
-
-    @cached_property
-    def nodes(self) -> tuple[NodeRuntime, ...]:
-        """The nodes with their runtimes."""
-        return tuple(in_parallel([open_node for _, open_node in self.candidates]))
-
-    @property
-    def context(self) -> str:
-        """The cluster's kube context; the current one if it may have several."""
-        contexts = self.tool.contexts(self.name)
-        current = current_context() if len(contexts) > 1 else None
-        return current if current in contexts else contexts[0]
-
-    def is_named(self, names: Collection[str]) -> bool:
-        """Whether one of the names is the cluster's, or that of a kube context."""
-        return not {self.name, *self.tool.contexts(self.name)}.isdisjoint(names)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.engine.name})"
-
-
-def find_clusters(
-    engines: Sequence[ContainerHost], of: Sequence[ClusterProvider] | None = None
-) -> list[Cluster]:
-    """Return every cluster on some engines and on machines, of some providers (default: all).
-
-    Without engines, it returns those on machines. Each engine is queried once, for the containers
-    with the provider's label if there is only one provider.
-    """
-    tools = of or providers()
-    listings: list[Sequence[Container] | None] = [None for _ in engines]
-    if len(tools) > 1:
-        listings = [*in_parallel([partial(engine.containers, "") for engine in engines])]
-    hosts = [(e, tool, x) for e, x in zip(engines, listings, strict=True) for tool in tools]
-    hosts += [(m, tool, None) for tool in tools for m in tool.machines() if m not in engines]
-    answers = in_parallel([partial(tool.find, host, listed) for host, tool, listed in hosts])
-    clusters: dict[tuple[object, ...], Cluster] = {}
-    for (host, tool, _), found in zip(hosts, answers, strict=True):
-        for name, containers in found.items():
-            members = tuple(Member(container, host, tool) for container in containers)
-            # the machines of one cluster are hosts of their own
-            key = (name, tool, host.endpoint.kind == "ssh" or host)
-            first = clusters.setdefault(key, Cluster(name, host, (), tool))
-            clusters[key] = attrs.evolve(first, members=(*first.members, *members))
-    return list(clusters.values())
-
-
-def list_clusters(
-    engines: Sequence[ContainerHost], errors: Sequence[EngineError] = ()
-) -> ClusterList:
-    """Return every cluster on some engines, with the errors of others."""
-    context = current_context()
-    clusters = tuple(
-        ClusterInfo(
-            name=cluster.name,
-            tool=cluster.tool.name,
-            context=cluster.context,
-            current=cluster.context == context,
-            engine=_engine_info(cluster.engine),
-            nodes=tuple(node_info(member.node) for member in cluster.members),
-        )
-        for cluster in find_clusters(engines)
-    )
-    return ClusterList(clusters, tuple(map(_engine_info, engines)), tuple(errors))
-
-
-def _engine_info(engine: ContainerHost) -> EngineInfo:
-    return EngineInfo(engine.endpoint.kind, engine.endpoint.url, engine.endpoint.origin)
-
-
-def node_info(node: NodeContainer) -> NodeInfo:
-    """Return a node's name, role and state."""
-    state = node.container.state
-    return NodeInfo(node.container.name, node.role, "stopped" if state in _STOPPED else state)
 
 
 @attrs.frozen
@@ -239,7 +40,7 @@ class Selection:
 
     Args:
         nodes: the nodes, whose names all differ.
-        clusters: the selected clusters; empty if nodes of any cluster were named.
+        clusters: the selected clusters, or those of the named nodes.
         notes: lines of information about the selection for the user.
 
     """
@@ -287,11 +88,13 @@ def select(  # noqa: PLR0913 - options
     guess: bool = True,
     ignores_context: bool = True,
     address: str | None = None,
+    again: Sequence[Cluster] = (),
 ) -> Selection:
     """Return the selected nodes and clusters; arguments and errors as for `select_nodes`.
 
     Unless it `ignores_context`, and in CI, a kube context that no local cluster has is an error,
-    even if there is only one cluster.
+    even if there is only one cluster. `again` are clusters that were selected before, in place of
+    `cluster`.
     """
     names = require_strings(names, "nodes")
     socket = require_socket(address) if address is not None else ""
@@ -305,6 +108,9 @@ def select(  # noqa: PLR0913 - options
         find_own = partial(
             _select_clusters, engines, wanted, guess=guess, ignores_context=ignores_context
         )
+        if again:
+            wanted = tuple(chosen.name for chosen in again)
+            find_own = partial(_select_again, engines, again)
         selection = _select_in_clusters(engines, wanted, others, find_own)
     else:
         selection = Selection(())
@@ -356,26 +162,37 @@ def _select_clusters(
     """Return the named clusters, the kube context's, or the only one, without their nodes."""
     context = "" if wanted else current_context() or ""
     if not wanted and not guess and provider_of(context) is None:
-        why = f"{context!r} names none" if context else "none is set"
+        unset = "no kube context is set, so there is no cluster to load into"
         raise ClusterNotFound(
-            f"the kube context says no local cluster to load into: {why}",
+            _ignored(context) if context else unset,
             hint="kubectl config use-context kind-NAME; or name the cluster with --cluster NAME",
         )
     clusters = _named(engines, wanted) if wanted else (_of_context(engines, context),)
     is_of_context = context in clusters[0].tool.contexts(clusters[0].name)
     why = f"kube context {context!r}" if is_of_context else "the only one"
     trace.log(f"clusters: {', '.join(map(str, clusters))} ({'--cluster' if wanted else why})")
-    if not context or is_of_context:
+    ignored = "" if wanted or is_of_context else _ignored(context)
+    if not ignored:
         return Selection((), clusters)
     if in_ci() or not ignores_context:
         hint = f"confirm the cluster: --cluster {shlex.quote(clusters[0].name)}"
-        raise ClusterNotFound(_ignored(context), hint=hint)
-    note = f"{_ignored(context)}; selected the only cluster, {clusters[0]}"
-    return Selection((), clusters, (note,))
+        raise ClusterNotFound(f"no cluster selected: {ignored}", hint=hint)
+    return Selection((), clusters, (f"{ignored}; selected the only cluster, {clusters[0]}",))
+
+
+def _select_again(engines: Sequence[ContainerHost], clusters: Sequence[Cluster]) -> Selection:
+    present = {cluster.identity: cluster for cluster in find_clusters(engines)}
+    for cluster in clusters:
+        if cluster.identity not in present:
+            raise _not_found([*present.values()], engines, cluster.name, "")
+    return Selection((), tuple(present[cluster.identity] for cluster in clusters))
 
 
 def _ignored(context: str) -> str:
-    return f"the current kube context {context!r} is not of a local cluster"
+    """Return why the kube context selects no cluster; empty if none is set."""
+    if context:
+        return f"the current kube context {context!r} does not name a local cluster"
+    return next((message for message, _ in invalid_files()), "")
 
 
 def _select_anywhere(
@@ -397,13 +214,16 @@ def _select_anywhere(
         if sum(candidate == name for candidate, _ in candidates) > 1:
             raise ClusterAmbiguous(f"two engines have a node {name}", hint=_ONE_ENGINE)
     in_own = [node for cluster in own.clusters for node in cluster.candidates]
-    return Selection(_pick(candidates, names, in_own, clusters), notes=own.notes)
+    nodes = _pick(candidates, names, in_own, clusters)
+    picked = {(node.engine, node.name) for node in nodes}
+    owners = [c for c in clusters if any((m.engine, m.name) in picked for m in c.members)]
+    return Selection(nodes, tuple(owners), own.notes)
 
 
 def _pick(
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[Candidate],
     names: Sequence[str],
-    own: Sequence[_Candidate],
+    own: Sequence[Candidate],
     clusters: Sequence[Cluster],
 ) -> tuple[NodeRuntime, ...]:
     """Return the named nodes, each once.
@@ -489,14 +309,9 @@ def _of_context(engines: Sequence[ContainerHost], context: str) -> Cluster:
     if not matching:
         raise _not_found(clusters, engines, name, context if is_local else "")
     error = _ambiguous(matching, name)
-    if context and not is_local:
-        raise ClusterAmbiguous(f"{error.message}; {_ignored(context)}", hint=error.hint)
+    if not is_local and (ignored := _ignored(context)):
+        raise ClusterAmbiguous(f"{error.message}; {ignored}", hint=error.hint)
     raise error
-
-
-def provider_of(context: str) -> ClusterProvider | None:
-    """Return the provider whose clusters have such kube contexts, or None."""
-    return next((provider for provider in providers() if provider.owns_context(context)), None)
 
 
 def _not_found(

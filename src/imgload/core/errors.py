@@ -280,7 +280,7 @@ class NodeNotRunning(NodeError):
 
 
 class NodeUnusable(NodeError):
-    """The node runs, but its containerd cannot be used."""
+    """The node runs, but its container runtime cannot be used."""
 
 
 class NodeFull(NodeError):

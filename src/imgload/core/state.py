@@ -1,4 +1,4 @@
-"""The cache folder, whose content may be deleted at any time; atomic files; temporary folders.
+"""The cache folder, which may be deleted at any time; atomic files; temporary folders.
 
 A process keeps its temporary folder locked, and the kernel releases the lock however the process
 ends. The next run removes the unlocked folders. systemd-tmpfiles skips locked folders as well.
@@ -10,7 +10,8 @@ import os
 import shlex
 import stat
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +28,8 @@ _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOF
 _LARGE_FILES = "/var/tmp"  # noqa: S108 - for files without a name
 _SOCKETS = "/tmp"  # noqa: S108 - in a private folder
 _MAX_SOCKET_FOLDER = 56
+_LOCK_ATTEMPTS = 200
+_LOCK_PAUSE = 0.01  # seconds between attempts to lock a folder
 _ABANDONED_SECONDS = 60.0
 """A partial file of this age belongs to a killed process."""
 
@@ -60,8 +63,9 @@ def spool_folder() -> str:
 def clear_cache(*, dry_run: bool = False) -> int:
     """Delete the files in imgload's cache folder on this machine, and return their size in bytes.
 
-    The cache only makes later runs faster. Symbolic links are not followed. The subfolder with the
-    notes of running loads is kept, that with the blobs of `imgload serve` is emptied.
+    The cache only makes later runs faster. Symbolic links are not followed. The subfolders with the
+    notes of running loads and with the record for `restore` are kept, that with the blobs of
+    `imgload serve` is emptied.
 
     Args:
         dry_run: return the size without deleting the files.
@@ -179,6 +183,26 @@ def lock(file: int | IO[bytes]) -> None:
     import fcntl  # noqa: PLC0415 - not on Windows
 
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder, which is made if it does not exist, against other processes.
+
+    The lock is left out where it is not possible, as on some network file systems, or while a
+    stopped process holds it for two seconds: none of the files is worth a failed load.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError, ImportError):
+            private_folder(folder)
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            for _ in range(_LOCK_ATTEMPTS):
+                with suppress(BlockingIOError):
+                    lock(descriptor)
+                    break
+                time.sleep(_LOCK_PAUSE)
+        yield
 
 
 def _open_locked(path: Path) -> int:

@@ -8,10 +8,9 @@ digest of a manifest instead of the image ID.
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import attrs
 
 from imgload.core.errors import ArchiveInvalid
 from imgload.core.state import (
-    lock,
+    locked_folder,
     private_folder,
     read_own_file,
     replace_file,
@@ -36,8 +35,6 @@ _BLOCKED_SECONDS = 3600.0
 _HICCUP_SECONDS = 60.0
 _MAX_BYTES = 4 << 20
 _IMAGE_IDS = "image_ids.2"  # older versions may have stored wrong IDs as ``image_ids``
-_LOCK_ATTEMPTS = 200
-_LOCK_PAUSE = 0.01  # seconds between attempts to lock the folder
 
 Layers = dict[Digest, tuple[Digest, int]]
 """Pushed digests, each with the layer's diff ID and the size in bytes."""
@@ -146,7 +143,7 @@ class EngineCache:
 
     def _add(self, engine: str, section: str, added: dict[str, Any]) -> None:
         """Merge entries into this object and the file, which other processes may have changed."""
-        with _locked(self._path.parent):
+        with locked_folder(self._path.parent):
             stored = _read(self._path)
             entries = _section(self._engines, engine, section) | _section(stored, engine, section)
             newest = [*((k, v) for k, v in entries.items() if k not in added), *added.items()]
@@ -171,23 +168,3 @@ def _section(engines: dict[str, Any], engine: str, section: str) -> dict[str, An
 
 def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, which is made if it does not exist, against other processes.
-
-    The file is written even without a lock, as on some network file systems or while a stopped
-    process holds it: the cache only saves time.
-    """
-    with ExitStack() as stack:
-        with suppress(OSError, ImportError):
-            private_folder(folder)
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            for _ in range(_LOCK_ATTEMPTS):
-                with suppress(BlockingIOError):
-                    lock(descriptor)
-                    break
-                time.sleep(_LOCK_PAUSE)
-        yield

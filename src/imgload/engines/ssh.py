@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from imgload.core import trace
 from imgload.core.errors import EngineNotPermitted, EngineUnreachable, reason
 from imgload.core.state import TemporaryFolder, socket_folder
 from imgload.engines.endpoint import EngineKind
@@ -188,8 +189,12 @@ class SshConnection(ABC):
                 raise EngineUnreachable(f"the connection to {self.login} was closed")
             if not self.process or self.process.poll() is not None or not self._socket.exists():
                 self.end()
+                began = time.monotonic()
                 self._start()
-                self._require_ready(self._read_state())
+                state = self._read_state()
+                answer = state.decode() or "no answer"
+                trace.log(f"{self.login.command}: {answer}", began)
+                self._require_ready(state)
             return self._socket
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
-    from imgload.clusters.select import ClusterList
+    from imgload.clusters.listing import ClusterList
 
 
 def load(
@@ -59,7 +59,8 @@ def load(
     Raises:
         UsageError: if the transport is ``delta`` and a source cannot push.
         LoadFailed: if an image could not be verified on a node; see its `report`.
-        RestartFailed: if all images were loaded, but a workload was not restarted.
+        RestartFailed: if all images were loaded, but a workload was not restarted; in a dry run, if
+            the workloads cannot be listed.
         ImgloadError: if nothing could be loaded at all; `core.errors` has the tree of errors.
 
     """
@@ -155,7 +156,7 @@ def find_clusters() -> ClusterList:
         EngineError: if no engine can be reached, and no cluster is in a machine.
 
     """
-    from imgload.clusters.select import list_clusters  # noqa: PLC0415 - start-up
+    from imgload.clusters.listing import list_clusters  # noqa: PLC0415 - start-up
     from imgload.loader.session import Session  # noqa: PLC0415
 
     with Session.open(has_images=False) as session:

@@ -1,7 +1,7 @@
 """Deep verification: hashes every blob of an image on a node again.
 
 containerd verifies a blob only when it receives it. It does not notice if a full disk, a crash or a
-user changes the blob later, and serves it unchecked.
+user changes the blob later, and serves it unchecked. Docker and CRI-O recreate their layers.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ def verify_blobs(node: NodeRuntime, name: str, result: NodeResult) -> NodeResult
         return attrs.evolve(result, error=error)
     refusal = None
     if damaged:
-        blobs = list(map(str, damaged))
-        remove = node.exec_command("ctr", "-n", "k8s.io", "content", "rm", *blobs)
         refusal = NotVerified(
-            f"{node.name} has {name} with damaged content: {' '.join(blobs)}",
-            hint=f"{remove}, and load it again with --complete",
+            f"{node.name} has {name} with damaged content: {' '.join(map(str, damaged))}",
+            hint=node.repair_hint(name, damaged),
             node=node.name,
             image=name,
         )

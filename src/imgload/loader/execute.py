@@ -435,7 +435,7 @@ class Executor:
             if all(proof.ok for proof in proofs.values()):
                 return proofs, None
         try:
-            node.label(SurveyQuery.about(sent.images).loaded)
+            node.label(SurveyQuery.about(sent.images, loaded=True).loaded)
             return self._await_proofs(node, sent.images), None
         except ImgloadError as error:
             return {}, error

@@ -16,6 +16,7 @@ from itertools import islice
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.nodes.containerd import CTR
 from imgload.clusters.nodes.survey import Survey
 from imgload.core.compression import compression_of, decompressed
 from imgload.core.errors import ArchiveInvalid, DigestMismatch, ImgloadError, NotVerified
@@ -108,7 +109,7 @@ class FileCheck:
 def _refusal(image: Image, node: NodeRuntime, first: Sequence[str], more: int) -> NotVerified:
     rest = f"; and {more} more" if more else ""
     names = (image.name, str(image.image_id))
-    remove = node.exec_command("ctr", "-n", "k8s.io", "images", "rm", "--sync", *names)
+    remove = node.exec_command(*node.resolve_command((*CTR, "images", "rm", "--sync", *names)))
     return NotVerified(
         f"{node.name} has {image.name} with other files than its layers: {'; '.join(first)}{rest}",
         hint=f"{remove}, and load it again; images and pods that use the same layers keep these, so"

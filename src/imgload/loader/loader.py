@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Unpack
 
-    from imgload.clusters.select import Cluster
+    from imgload.clusters.cluster import Cluster
     from imgload.transports.base import Transport
 
 OnEvent = Callable[[Event], None]
@@ -67,7 +67,8 @@ class Loader:
         address: the path of containerd's socket on the nodes, if the user selected it.
         notes: about the sources and nodes, for the user; every load and verification reports them.
         archives: sources of which every load and verification takes all images.
-        clusters: the clusters of the nodes, whose workloads `load` may restart.
+        clusters: the clusters of the nodes. `load` may restart their workloads, and records the
+            images for `imgload.restore`.
 
     """
 
@@ -171,7 +172,7 @@ class Loader:
             is_only_archives = self.archives and not request.texts
             require_pushers([*self.archives, *(() if is_only_archives else self.sources)])
         notes = NoteCollector(on_event)
-        with self._preparing(notes, survey if dry_run else cached_survey) as preparation:
+        with self._preparing(request, notes, survey if dry_run else cached_survey) as preparation:
             preparation.run(request)
             before = dict(preparation.surveys)
             plan = make_plan(
@@ -203,13 +204,15 @@ class Loader:
             )
             executor.mark_unreachable(preparation.images, preparation.failed)
             (executor.dry_run if dry_run else executor.run)(plan)
-        report = executor.report([node.name for node in self.nodes], dry_run=dry_run)
-        if restart and report.ok and not dry_run:
-            from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
+        names = [node.name for node in self.nodes]
+        report = executor.report(names, dry_run=dry_run)
+        report = attrs.evolve(report, changed=_changed(report, before, self.clusters))
+        if self.clusters and not dry_run:
+            from imgload.loader.record import record_load  # noqa: PLC0415 - start-up
 
-            changed = _changed(report, before, self.clusters)
-            report = attrs.evolve(report, restart=restart_workloads(changed))
-        return _require_ok(report, notes)
+            for cluster in self.clusters:
+                record_load(cluster, names, executor.images, request, report)
+        return finish(report, notes, restart=restart)
 
     def verify(
         self,
@@ -235,7 +238,7 @@ class Loader:
             images, tag, platform=platform, complete=complete, strict_platform=strict_platform
         )
         notes = NoteCollector(on_event)
-        with self._preparing(notes, survey) as preparation:
+        with self._preparing(request, notes, survey) as preparation:
             preparation.run(request)
             if any(image.image_id is None for image in preparation.images):
                 from imgload.sources.engine import identify_by_save  # noqa: PLC0415
@@ -259,11 +262,17 @@ class Loader:
                 self.nodes, surveys, preparation.failed, notes, options, deep, complete, check
             )
             report = verification.report((*preparation.images, *preparation.unusable))
-        return _require_ok(report, notes)
+        return finish(report, notes)
 
     @contextmanager
-    def _preparing(self, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
+    def _preparing(self, request: Request, on_event: OnEvent, ask: Ask) -> Iterator[Preparation]:
         """Yield a preparation with all sources and nodes; it uses surveys made ahead only once."""
+        if not self.sources and (request.texts or not self.archives):
+            hint = "pass one: imgload.Loader(imgload.Docker(client), nodes)"
+            raise UsageError("the loader has no source of images", hint=hint)
+        if not self.nodes:
+            hint = "pass those of a cluster: imgload.select_nodes([engine], 'kind', ())"
+            raise UsageError("the loader has no nodes", hint=hint)
         ahead, self._ahead = self._ahead, {}
         with ExitStack() as stack:
             for source in (*self.sources, *self.archives):
@@ -305,32 +314,40 @@ def _import_ahead() -> None:
 def require_clusters(clusters: Sequence[Cluster]) -> None:
     """Raise UsageError unless there is a cluster whose workloads can be restarted."""
     if not clusters:
-        hint = "name the cluster of the nodes with --cluster"
-        raise UsageError("a restart needs a cluster, but only nodes are named", hint=hint)
+        hint = "omit --restart, and restart the pods yourself"
+        raise UsageError("a restart needs a cluster, and the nodes belong to none", hint=hint)
 
 
 def _changed(
     report: Report, before: Mapping[str, Survey], clusters: Sequence[Cluster]
-) -> dict[str, set[str]]:
-    """Return the images that are new or replaced on a node, by the cluster's kube context."""
-    changed: dict[str, set[str]] = {}
+) -> dict[str, frozenset[str]]:
+    """Return the images that are new or replaced on a node, or will be, by the kube context."""
+    changed: dict[str, frozenset[str]] = {}
     for cluster in clusters:
         members = {member.name for member in cluster.members}
         for image in report.images:
             for node in image.nodes:
-                if node.action == "present" or node.node not in members:
+                if node.error or node.action == "present" or node.node not in members:
                     continue
                 survey = before[node.node]
                 target = survey.records.get(image.reference)
                 known = survey.content.configs_under(target) if target else ()
                 if node.replaced or image.image_id not in known:
-                    changed.setdefault(cluster.context, set()).add(image.reference)
+                    names = changed.get(cluster.context, frozenset())
+                    changed[cluster.context] = names | {image.reference}
     return changed
 
 
-def _require_ok(report: Report, notes: NoteCollector) -> Report:
+def finish(report: Report, notes: NoteCollector, *, restart: bool = False) -> Report:
+    """Return a report with its notes, and restart workloads if it is ok; otherwise raise it."""
+    if restart and report.ok:
+        from imgload.loader.restart import restart_workloads  # noqa: PLC0415 - start-up
+
+        report = attrs.evolve(
+            report, restart=restart_workloads(report.changed, dry_run=report.dry_run)
+        )
     report = attrs.evolve(report, notes=tuple(notes.texts))
-    if report.failures():
+    if report.errors or report.failures():
         raise LoadFailed(report)
     if not report.ok:
         raise RestartFailed(report)

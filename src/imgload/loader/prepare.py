@@ -47,7 +47,7 @@ class LoadOptions(TypedDict, total=False):
 
     Attributes:
         tag: the name to load one image under, instead of its own.
-        extra_tags: further names of the one image, in the same transfer.
+        extra_tags: additional names of the image, in the same transfer.
         platform: ``os/arch[/variant]`` out of a multi-platform image. [default: the nodes']
         transport: ``pull`` has the nodes pull from this process, and ``import`` streams into
             ``ctr images import``; ``auto`` pulls where a node can, and imports elsewhere.
@@ -106,7 +106,7 @@ class Request:
     Args:
         texts: names or image IDs; none for all images of an archive.
         tag: as in `LoadOptions`, and so are the rest.
-        extra_tags: further names.
+        extra_tags: additional names.
         platform: None for the nodes' platform.
         transport: how images are obtained from an engine.
         verify: how nodes are verified.
@@ -252,17 +252,25 @@ class Preparation:
         """
         refused: dict[Digest, PlatformMissing] = {}
         for image in {image.target: image for image in reversed(self.images)}.values():
+            notes: dict[tuple[Platform, bool], tuple[str, list[str]]] = {}
             for node in self.nodes:
-                survey = self.surveys.get(node.name)
-                mismatch = survey and node.platform_mismatch(
-                    survey.traits, image.name, image.platform
-                )
-                if mismatch and strict and not mismatch.emulated:
-                    hint = f"{mismatch.hint}; or load it anyway with --no-strict-platform"
+                if node.name not in self.surveys:
+                    continue
+                traits = self.surveys[node.name].traits
+                mismatch = node.platform_mismatch(traits, image.name, image.platform)
+                if mismatch is None:
+                    continue
+                if strict and not mismatch.emulated:
+                    anyway = f"imgload load --no-strict-platform {shlex.quote(image.name)}"
+                    hint = f"{mismatch.hint}; or load it anyway: {anyway}"
                     error = PlatformMissing(mismatch.text, hint=hint, image=image.name)
                     refused.setdefault(image.target, error)
-                elif mismatch:
-                    self.on_event(Note(mismatch.text, is_warning=not mismatch.emulated))
+                    continue
+                key = traits.platform, mismatch.emulated
+                notes.setdefault(key, (mismatch.text, []))[1].append(node.name)
+            for (_, emulated), (text, names) in notes.items():
+                also = f" (and on {', '.join(names[1:])})" if names[1:] else ""
+                self.on_event(Note(f"{text}{also}", is_warning=not emulated))
         if not refused:
             return
         images = [attrs.evolve(i, error=refused.get(i.target)) for i in self.images]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
@@ -120,7 +121,7 @@ class ImageResult:
 
 @attrs.frozen
 class Workload:
-    """A workload that was restarted; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
+    """A workload to restart; `kind` is ``deployment``, ``statefulset`` or ``daemonset``."""
 
     context: str
     namespace: str
@@ -133,7 +134,7 @@ class Workload:
 
 @attrs.frozen
 class Restart:
-    """The workloads that were restarted after a load, and why others were not."""
+    """The workloads that a load restarted, or in a dry run would restart; why others were not."""
 
     workloads: tuple[Workload, ...] = ()
     error: ImgloadError | None = None
@@ -151,21 +152,25 @@ class Report:
     """The results for all images; in a dry run, the planned actions.
 
     `notes` are the texts of the `Note` events until then. `restart` is None unless restarts were
-    requested and every image was loaded.
+    requested and every image was loaded, or planned in a dry run. `errors` are why images of a list
+    could not be loaded at all. `changed` are the names of the images that are new or replaced on a
+    node, or in a dry run would be, by kube context.
     """
 
     images: tuple[ImageResult, ...]
     dry_run: bool = False
     notes: tuple[str, ...] = ()
     restart: Restart | None = None
+    errors: tuple[ImgloadError, ...] = ()
+    changed: Mapping[str, frozenset[str]] = attrs.field(factory=dict, hash=False, repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether every image was verified on every node, and the restarts succeeded.
 
-        In a dry run, whether there is a plan.
+        In a dry run, whether there is a plan, and the workloads to restart are known.
         """
-        return not self.failures() and not (self.restart and self.restart.error)
+        return not (self.errors or self.failures() or (self.restart and self.restart.error))
 
     def failures(self) -> list[tuple[str, NodeResult]]:
         """Return the results that are not `ok`, with the names of their images."""
@@ -179,6 +184,8 @@ class Report:
             document["dry_run"] = True
         document["images"] = [image.to_json() for image in self.images]
         document["notes"] = list(self.notes)
+        if self.errors:
+            document["errors"] = [error_json(e) | {"image": e.image} for e in self.errors]
         if self.restart:
             document["restart"] = self.restart.to_json()
         document["ok"] = self.ok
@@ -188,7 +195,8 @@ class Report:
 class LoadFailed(ImgloadError):
     """At least one image was not verified on at least one node.
 
-    Its exit status is that of a `SourceError` if only images of an archive are at fault.
+    Its exit status is that of a `SourceError` if only images of an archive are at fault, and that
+    of the `errors` of a list if they all have the same one.
 
     Args:
         report: the results for all nodes, including the successful ones.
@@ -198,11 +206,18 @@ class LoadFailed(ImgloadError):
     def __init__(self, report: Report) -> None:
         failed = report.failures()
         lines = [f"{name} on {node.node}: {node.error_text}" for name, node in failed]
+        lines += [error.message for error in report.errors]
         super().__init__("\n".join(lines) or "some node failed")
-        self.show_hints(node.error.hint for _, node in failed if node.error)
+        errors = [*(node.error for _, node in failed if node.error), *report.errors]
+        self.show_hints(error.hint for error in errors)
         self.report = report
-        if failed and all(isinstance(node.error, SourceError) for _, node in failed):
-            self.exit_status = SourceError.exit_status
+        statuses = {error.exit_status for error in report.errors}
+        statuses |= {
+            SourceError.exit_status if isinstance(node.error, SourceError) else 1
+            for _, node in failed
+        }
+        if len(statuses) == 1:
+            [self.exit_status] = statuses
 
 
 class RestartFailed(ImgloadError):

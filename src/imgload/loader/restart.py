@@ -10,6 +10,7 @@ from typing import Any
 from imgload.clusters.kubectl import run_kubectl
 from imgload.core.errors import ClusterError, ImgloadError
 from imgload.core.parallel import in_parallel, result_or_error
+from imgload.loader.manifests import image_names
 from imgload.loader.report import Restart, Workload
 from imgload.oci.document import dig, load_json, text_at
 from imgload.oci.reference import Reference
@@ -18,11 +19,12 @@ _KINDS = ("deployment", "statefulset", "daemonset")
 _SECONDS = 30
 
 
-def restart_workloads(changed: Mapping[str, Collection[str]]) -> Restart:
+def restart_workloads(changed: Mapping[str, Collection[str]], *, dry_run: bool) -> Restart:
     """Restart the workloads that name a changed image.
 
     Args:
         changed: by kube context, the names of the images that changed on a node, as on the node.
+        dry_run: only list them.
 
     """
     restarted: list[Workload] = []
@@ -32,6 +34,9 @@ def restart_workloads(changed: Mapping[str, Collection[str]]) -> Restart:
             workloads = _find(context, names)
         except ClusterError as error:
             errors.append(error)
+            continue
+        if dry_run:
+            restarted += workloads
             continue
         calls = [partial(result_or_error, partial(_restart, workload)) for workload in workloads]
         for result in in_parallel(calls):
@@ -65,13 +70,11 @@ def _find(context: str, names: Collection[str]) -> list[Workload]:
 
 def _images(workload: Any) -> Iterator[str]:
     """Yield the images of a pod template, as a node names them."""
-    for field in ("initContainers", "containers"):
-        containers = dig(workload, "spec", "template", "spec", field)
-        for container in containers if isinstance(containers, list) else ():
-            try:
-                yield Reference.parse(text_at(container, "image")).record
-            except ImgloadError:  # the kubelet refuses it, too
-                continue
+    for name in image_names(workload):
+        try:
+            yield Reference.parse(name).record
+        except ImgloadError:  # the kubelet refuses it, too
+            continue
 
 
 def _restart(workload: Workload) -> Workload:

@@ -243,7 +243,7 @@ class Sending:
             Order(
                 nodes=nodes,
                 platform=platform,
-                question=SurveyQuery.about(self.images),
+                question=SurveyQuery.about(self.images, loaded=True),
                 missing=missing,
                 unpacked={node.name: layers - self.missing[node.name] for node in nodes},
                 stored={node.name: self.surveys[node.name].content.blobs for node in nodes},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
@@ -14,6 +15,8 @@ from imgload.core.arguments import optional_string
 from imgload.core.errors import (
     ClusterNotFound,
     EngineUnreachable,
+    ImageNotFound,
+    ImgloadError,
     NodeNotFound,
     UsageError,
 )
@@ -25,7 +28,7 @@ from imgload.engines.endpoint import Endpoint
 from imgload.sources.base import Source
 from imgload.sources.engine import EngineSource
 
-_ENGINES = ("docker", "podman")
+ENGINES = ("docker", "podman")
 
 
 @attrs.frozen
@@ -63,7 +66,7 @@ class Session:
                 _open_archive(path, stack, follow_links=follow_links)
                 for path in dict.fromkeys(archives)
             ]
-            is_engine = source in {None, *_ENGINES} or "://" in (source or "")
+            is_engine = source in {None, *ENGINES} or "://" in (source or "")
             archive = (
                 None if is_engine else _open_archive(source or "", stack, follow_links=follow_links)
             )
@@ -80,7 +83,8 @@ class Session:
             )
             for opened in session.sources:
                 stack.callback(opened.release)
-            yield session
+            with session._naming_other_engine(source):
+                yield session
 
     def select(
         self,
@@ -95,6 +99,27 @@ class Session:
             return select(
                 self.engines, cluster, names, ignores_context=ignores_context, address=address
             )
+
+    @contextmanager
+    def _naming_other_engine(self, source: str | None) -> Iterator[None]:
+        """Add the engine that has a missing image, but is not the selected source."""
+        try:
+            yield
+        except ImageNotFound as error:
+            sources = [s.engine for s in self.sources if isinstance(s, EngineSource)]
+            for engine in self.engines if sources else ():
+                other = EngineSource(engine)
+                with suppress(ImgloadError):
+                    if engine not in sources and other.find(error.image, None):
+                        break
+            else:
+                raise
+            option = engine.endpoint.kind if source in ENGINES else other.address
+            raise ImageNotFound(
+                f"{error.message}; {other.describe} has it",
+                hint=f"--from {shlex.quote(option)}",
+                image=error.image,
+            ) from error
 
     @contextmanager
     def _naming_engines(self) -> Iterator[None]:
@@ -112,12 +137,12 @@ def _open_archive(path: str, stack: ExitStack, *, follow_links: bool) -> Source:
     from imgload.sources.archive import ArchiveSource  # noqa: PLC0415 - start-up
 
     if path != "-" and not os.path.exists(path):  # noqa: PTH110 - Path's raises for long names
-        if os.path.basename(path) != path:  # noqa: PTH119 - not a name
+        if re.search(r"[/.]", path):
             hint = "check the path, or write an archive: docker save app:dev -o app.tar"
             raise UsageError(f"no such file: {path!r:.300}", hint=hint)
         from difflib import get_close_matches  # noqa: PLC0415 - start-up
 
-        close = get_close_matches(path, _ENGINES, 1)
+        close = get_close_matches(path, ENGINES, 1)
         raise UsageError(
             f"no such source: {path!r:.300} is neither docker, podman, an engine's URL, nor a file",
             hint=f"--from {shlex.quote(close[0])}" if close else "--from docker, or --from podman",
@@ -132,7 +157,7 @@ def _select_engines(
 ) -> list[EngineSource]:
     if source is None:
         return list(map(EngineSource, engines.values()))
-    if source not in _ENGINES:
+    if source not in ENGINES:
         return [EngineSource(engines[discovery.required_at(source)])]
     if selected := [e for endpoint, e in engines.items() if endpoint.kind == source]:
         return list(map(EngineSource, selected))

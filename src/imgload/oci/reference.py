@@ -72,6 +72,9 @@ class Reference:
         """
         text = require_string(text, "an image name")
         whole = whole or text
+        scheme, has_scheme, _ = text.partition("://")
+        if has_scheme:
+            raise _invalid(whole, f"{f'{scheme}://'!r:.60} is not part of a name")
         rest, at, digest_text = text.partition("@")
         digest = Digest.try_parse(digest_text) if at else None
         name, colon, tag = _split(rest)

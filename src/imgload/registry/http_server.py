@@ -15,6 +15,8 @@ from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from imgload.core import trace
+
 MAX_STRANGERS = 256
 """Connections that have not yet named the secret path; one more closes the oldest of them."""
 MAX_ADMITTED = 256
@@ -138,12 +140,16 @@ class BoundedHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     raw_requestline: bytes
+    peer = ""
+    """The name of the client for the log; empty for its address."""
+    began = 0.0
 
     def parse_request(self) -> bool:
         if self.raw_requestline.startswith(_TLS_HANDSHAKE):
             self.wfile.write(_PLAIN_HTTP)
             self.close_connection = True
             return False
+        self.began = time.monotonic()
         stream = self.rfile
         self.rfile = _Head(stream)
         try:
@@ -152,6 +158,8 @@ class BoundedHandler(BaseHTTPRequestHandler):
             self.rfile = stream
 
     def _answer(self, status: int, headers: dict[str, str] | None = None, length: int = 0) -> None:
+        line = self.requestline.removesuffix(" HTTP/1.1")
+        trace.log(f"{self.peer or self.client_address[0]}: {line}: {int(status)}", self.began)
         self.send_response_only(status)
         for name, value in {**(headers or {}), "Content-Length": str(length)}.items():
             self.send_header(name, value)

@@ -52,8 +52,15 @@ class Store(Protocol):
 class ReadServer(BoundedServer):
     """A server on one address that serves a store to nodes, which their secrets identify."""
 
-    def __init__(self, address: str, store: Store, nodes: Mapping[str, str], count: Count) -> None:
-        self.store, self.nodes, self.count = store, nodes, count
+    def __init__(
+        self,
+        address: str,
+        store: Store,
+        nodes: Mapping[str, str],
+        count: Count,
+        name_of: Callable[[str], str] = str,
+    ) -> None:
+        self.store, self.nodes, self.count, self.name_of = store, nodes, count, name_of
         self._active = 0
         self._changed = threading.Condition()
         super().__init__(address, _Handler)
@@ -78,12 +85,19 @@ class ReadServer(BoundedServer):
 
 
 @contextlib.contextmanager
-def serving(address: str, store: Store, nodes: Mapping[str, str], count: Count) -> Iterator[int]:
-    """Serve a store on an address to nodes, whose names are given by their secrets.
+def serving(
+    address: str,
+    store: Store,
+    nodes: Mapping[str, str],
+    count: Count,
+    name_of: Callable[[str], str] = str,
+) -> Iterator[int]:
+    """Serve a store on an address to nodes, which are given by their secrets.
 
-    Yields the port; OSError if the address is not one of this machine.
+    `name_of` returns a node's name for the log. Yields the port; OSError if the address is not one
+    of this machine.
     """
-    with ReadServer(address, store, nodes, count) as server:
+    with ReadServer(address, store, nodes, count, name_of) as server:
         server.start()
         try:
             yield server.server_address[1]
@@ -113,7 +127,7 @@ class _Handler(BoundedHandler):
         if match is None or node is None or not self.server.admit(self.connection):
             self._answer_error(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN")
             return
-        query = dict(parse_qsl(path.query))
+        self.peer, query = self.server.name_of(node), dict(parse_qsl(path.query))
         repository = _repository(match[2], query.get("ns", "")) if match[2] else ""
         if match[2] is None:
             self._answer(HTTPStatus.OK)

@@ -212,8 +212,8 @@ class Facts:
     @property
     def summary(self) -> str:
         """The facts on one line, for the log."""
-        style = self.style or "impossible"
-        return f"{len(self.missing)} of {len(self.diff_ids)} layers are missing; push: {style}"
+        push = "can push it" if self.pushable else "cannot push it"
+        return f"{len(self.missing)} of {len(self.diff_ids)} layers are missing; the engine {push}"
 
     @property
     def pushable(self) -> bool:

@@ -22,7 +22,7 @@ from imgload.core.parallel import in_parallel
 from imgload.engines.discovery.buildx import buildx_builder
 from imgload.oci.digest import Digest
 from imgload.oci.platform import ANY_PLATFORM, Platform
-from imgload.oci.reference import Reference, parse_unless_id
+from imgload.oci.reference import Reference, image_id_prefix, parse_unless_id
 from imgload.sources.base import Image, Pusher, Source
 
 _MAX_SUGGESTIONS = 10
@@ -170,7 +170,10 @@ def _find(source: Source, text: str, platform: Platform | None) -> Image | None:
 def _not_found(text: str, sources: Sequence[Source]) -> ImageNotFound:
     names = [name for source in sources for name in source.suggestions(text)]
     similar = () if names else [n for source in sources for n in source.similar_names(text)]
-    message = f"no image {text!r} in {' and '.join(source.describe for source in sources)}"
+    places = " and ".join(source.describe for source in sources)
+    message = f"no image {text!r} in {places}"
+    if not names and not image_id_prefix(text) and Reference.parse(text).pulls_always:
+        message = f"no image {text.removesuffix(':latest') + ':latest'!r} in {places}"
     hint = f"list the images with: {sources[0].listing}"
     if names:
         rest = len(names) - _MAX_SUGGESTIONS

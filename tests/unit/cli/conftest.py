@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from imgload.cli.app import main
+from imgload.core import trace
 
 
 @attrs.frozen
@@ -27,6 +28,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Outcome]]:
     """Give a function that runs `imgload` with the arguments given."""
+    monkeypatch.setattr(trace, "_write", None)  # which --verbose sets
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGTTOU)}
 
     def run_it(*arguments: str) -> Outcome:

@@ -59,7 +59,7 @@ def parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parsed:
         (["./app.tar", "db:dev"], ("db:dev",), ("./app.tar",)),
         (["app"], ("app",), ()),
         (["./app", "/absent.tar", "-"], (), ("./app", "/absent.tar", "-")),
-        (["absent.tar"], ("absent.tar",), ()),
+        (["absent.tar", "absent.tgz"], (), ("absent.tar", "absent.tgz")),
         (["app.tar", "--from", "docker"], ("app.tar",), ()),
     ],
 )

@@ -11,8 +11,11 @@ from imgload.cli import completion
 from imgload.cli.app import cli
 from imgload.cli.completion import VARIABLE, Bash, join_words, kept_length
 from imgload.cli.kubectl import print_candidates
+from imgload.clusters.cluster import find_clusters
+from imgload.loader.session import Session
 from tests.unit.cli import stub
 from tests.unit.cli.conftest import Run
+from tests.unit.loader.test_record import write_record
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,20 @@ def test_completion_omits_names_that_need_quoting(
         assert words(monkeypatch, "imgload", "load", "-c", "kind", "-n", "") == [
             "plain,kind-control-plane"
         ]
+
+
+def test_completion_of_restore_offers_the_recorded_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the selected cluster, or else of all."""
+    nodes = [stub.node(f"{name}-control-plane", cluster=name) for name in "ab"]
+    with stub.Docker(containers=nodes).listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        with Session.open(has_images=False) as session:
+            for cluster in find_clusters(session.engines):
+                write_record(cluster, f"docker.io/library/app:{cluster.name}")
+        assert words(monkeypatch, "imgload", "restore", "-c", "b", "ap") == ["plain,app:b"]
+        assert words(monkeypatch, "imgload", "restore", "") == ["plain,app:a", "plain,app:b"]
 
 
 def test_completion_does_not_wait_for_a_slow_engine(

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from imgload.cli.environment import doctor
-from tests.unit.cli.stub import Docker
+from tests.unit.cli.stub import Docker, node
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +55,23 @@ def test_doctor_exits_with_4_if_the_cluster_or_node_is_not_found(
     [wrong] = [f for f in told["findings"] if (f["check"], f["status"]) == ("clusters", "problem")]
     assert set(wrong) == {"check", "status", "message", "hint"}
     assert "other" in wrong["message"]
+
+
+def test_doctor_counts_a_node_once_and_lists_other_clusters_on_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks of the node and of the image find that it is paused."""
+    containers = (
+        node(),
+        node("a-control-plane", cluster="a"),
+        node("b-control-plane", cluster="b"),
+    )
+    with Docker(containers).listening(tmp_path) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        monkeypatch.setenv("CONTAINER_HOST", url)
+        done = CliRunner().invoke(doctor, ["app:dev", "-c", "kind", "-o", "json"])
+    findings = json.loads(done.output)["findings"]
+    paused = [f["status"] for f in findings if "is paused" in f["message"]]
+    assert sorted(paused) == ["info", "problem"]
+    others = [f["message"] for f in findings if "other clusters" in f["message"]]
+    assert others == ["other clusters: a, b"]

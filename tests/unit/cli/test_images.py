@@ -117,6 +117,31 @@ def test_images_on_a_terminal_prints_a_column_for_each_node(
     assert "\x1b[31m" not in shown
 
 
+@pytest.mark.parametrize("columns", [76, 80, 120])
+def test_long_names_are_shortened_on_a_terminal_but_ids_are_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """The nodes share a column then. In a pipe, names are complete."""
+    name = f"registry.example/{'team/' * 20}app:{OLD.hex}"
+    nodes = dict.fromkeys(["kind-control-plane", "kind-worker", "kind-worker2"], there(OLD, name))
+    listing = Listing((ListedImage(name, OLD, nodes, drift=False),), dict.fromkeys(nodes, 1), {})
+    pruned = PruneReport((NodePruned("kind-worker", (there(OLD, name),)),), dry_run=True)
+    show_listing(listing)
+    show_pruned(pruned)
+    assert capsys.readouterr().out.count(f"{name} ") == 4
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    show_listing(listing)
+    show_pruned(pruned)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= columns
+    [listed] = [line for line in lines if "✓✓✓" in line]
+    assert f"{OLD.short}… " in listed
+    assert f" {OLD.short} " in listed
+    assert "NODES: control-plane, worker, worker2" in lines
+    assert any(f"{OLD.short}… {OLD.short} (98 MiB, 2h old)" in line for line in lines)
+
+
 def report(*, dry_run: bool) -> PruneReport:
     kept = tuple(Kept(there(NEW, DEV), "in use by a container") for _ in range(2))
     good = NodePruned("kind-worker", (there(OLD),), kept, 5 * MIB)

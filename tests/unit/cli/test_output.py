@@ -90,6 +90,15 @@ def test_a_dry_run_claims_no_verification(shown: Shown, action: Action, words: s
     assert line == f"  - n: {words}"
 
 
+@pytest.mark.parametrize(
+    ("size", "amount"), [(0, ""), (18, " (less than 64 KiB)"), (3 << 20, " (3 MiB)")]
+)
+def test_a_dry_run_prints_the_missing_bytes(shown: Shown, size: int, amount: str) -> None:
+    """But no few bytes: the archive around them, which is larger, has no size yet."""
+    [_, line] = shown(report(NodeResult("n", "full", bytes_missing=size), dry_run=True))
+    assert line == f"  - n: would be sent{amount}"
+
+
 def test_a_node_without_crictl_is_not_called_verified_by_cri(shown: Shown) -> None:
     """CRI's word is claimed only where CRI gave it."""
     [_, line] = shown(report(attrs.evolve(GOOD, proof=attrs.evolve(PROOF, cri=None))))
@@ -187,7 +196,7 @@ def load_of(node: str, *, ok: bool = True) -> list[Event]:
     """Return the events of a load into one node."""
     error = None if ok else ImportFailed("no")
     return [
-        SendingStarted(node, ("app:dev", "db:dev"), 3 << 20),
+        SendingStarted(node, ("app:dev", f"db:{ID.hex}"), 3 << 20),
         *[BytesSent(node, 1 << 20)] * 3,
         SendingEnded(node),
         NodeDone("app:dev", NodeResult(node, "full", PROOF, error=error)),
@@ -204,7 +213,7 @@ def test_progress_without_a_terminal_is_plain_lines(capsys: Captured) -> None:
             on_event(event)
     assert capsys.readouterr() == (
         "",
-        "note: it is slow\nsending app:dev, db:dev (3 MiB) to kind-worker\n",
+        f"note: it is slow\nsending app:dev, db:{ID.short}… (3 MiB) to kind-worker\n",
     )
 
 
@@ -247,7 +256,7 @@ def to_terminal(monkeypatch: pytest.MonkeyPatch) -> MakeTerminal:
 
 
 def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal) -> None:
-    """It shows the phase, and the outcome at the end."""
+    """Below the names of the images. It shows the phase, and the outcome at the end."""
     terminal = to_terminal()
     with watching(silent=False) as on_event:
         for event in load_of("worker-a"):
@@ -256,7 +265,7 @@ def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal
         for event in load_of("worker-b", ok=False):
             on_event(event)
     drawn = terminal.drawn
-    phases = re.findall(r"worker-a  (\w+)", drawn)
+    phases = re.findall(r"worker-a (\w+)", drawn)
     assert list(dict.fromkeys(phases)) == [
         "saving",
         "transferring",
@@ -264,8 +273,25 @@ def test_progress_on_a_terminal_is_a_bar_for_each_node(to_terminal: MakeTerminal
         "verifying",
         "done",
     ]
-    assert "worker-b  failed" in drawn
+    assert "worker-b failed" in drawn
     assert "3 MiB of 3 MiB" in drawn
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", drawn) if line]
+    assert lines[0] == f"app:dev, db:{ID.short}…"
+    assert lines[1].startswith("worker-a saving ")
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_progress_fits_into_the_terminal(
+    to_terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal, node = to_terminal(), f"{'long-' * 20}worker"
+    with watching(silent=False) as on_event:
+        for event in (SendingStarted(node, ("team/" * 20,), 3 << 30), *load_of(node)):
+            on_event(event)
+    lines = [line for line in re.split(r"[\r\n]+", terminal.drawn) if line]
+    assert any("worker done" in line for line in lines)
+    assert max(map(len, lines)) <= columns
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"CI": "true"}])
@@ -278,7 +304,7 @@ def test_progress_is_plain_lines_on_a_dumb_terminal_and_in_ci(
     with watching(silent=False) as on_event:
         for event in load_of("worker-a"):
             on_event(event)
-    assert terminal.getvalue() == "sending app:dev, db:dev (3 MiB) to worker-a\n"
+    assert terminal.getvalue() == f"sending app:dev, db:{ID.short}… (3 MiB) to worker-a\n"
 
 
 def test_progress_never_exceeds_its_total(to_terminal: MakeTerminal) -> None:
@@ -345,7 +371,7 @@ def test_a_second_transfer_restarts_the_bar(to_terminal: MakeTerminal) -> None:
     with watching(silent=False) as on_event:
         for event in [*load_of("worker-a")[:-1], *load_of("worker-a")]:
             on_event(event)
-    last = terminal.drawn.rpartition("worker-a  done")
+    last = terminal.drawn.rpartition("worker-a done")
     assert last[1]
     assert last[0].rpartition("\r")[2].count("worker-a") == 0
 
@@ -381,4 +407,4 @@ def test_progress_accepts_events_from_several_threads(to_terminal: MakeTerminal)
         for feeder in feeders:
             feeder.join()
     drawn = terminal.drawn
-    assert [node for node in nodes if f"{node}  done" not in drawn] == []
+    assert [node for node in nodes if f"{node} done" not in drawn] == []

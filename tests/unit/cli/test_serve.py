@@ -13,14 +13,13 @@ from imgload.loader.events import Note
 from imgload.oci.digest import Digest
 from imgload.tools.remote_registry.configure import NodeWiring
 from imgload.tools.serve.serve import NodeReady, Serve, ServeEvent, ServeOptions
-from imgload.tools.serve.store import NodePull, NodeRequest
+from imgload.tools.serve.store import NodePull
 from tests.unit.cli.conftest import Run
 
 EVENTS: list[ServeEvent] = [
     Note("serving"),
     NodeReady(NodeWiring("n1", ("/a",), cri=True)),
     NodeReady(NodeWiring("n2", error=EngineUnreachable("broken", hint="repair it"))),
-    NodeRequest("n1", "app:dev", served=True),
     NodePull("n1", "app:dev", Digest.of(b""), 2048, 0.5),
     NodePull("n1", "app:two", error=ImageAmbiguous("two images", hint="--from")),
 ]
@@ -46,28 +45,30 @@ def options(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
 
 def test_each_event_is_one_document(run: Run, options: list[ServeOptions]) -> None:
     """Ctrl-C is the normal end."""
-    outcome = run("serve", "-o", "json", "-v", "app", "-c", "a", "-c", "b", "--cache-size", "2MB")
+    outcome = run("serve", "-o", "json", "app", "-c", "a", "-c", "b", "--cache-size", "2MB")
     assert outcome.status == 0
     documents = [json.loads(line) for line in outcome.stdout.splitlines()]
     assert [d["version"] for d in documents] == [1] * len(EVENTS)
-    note, ready, failed, request, pull, refused = documents
+    note, ready, failed, pull, refused = documents
     assert note["note"] == "serving"
     assert (ready["node"], ready["cri"], ready["ok"]) == ("n1", True, True)
     assert (failed["ok"], failed["error"]["hint"]) == (False, "repair it")
-    assert (request["request"], request["served"]) == ("app:dev", True)
     assert (pull["image_id"], pull["bytes_sent"]) == (str(Digest.of(b"")), 2048)
     assert (refused["reference"], refused["error"]["kind"]) == ("app:two", "image-ambiguous")
     assert options == [ServeOptions(("app",), ("a", "b"), cache_size=2_000_000)]
 
 
 def test_each_event_is_a_line_of_text(run: Run, options: list[ServeOptions]) -> None:
-    """Requests are only shown with ``--verbose``."""
-    lines = run("serve").stderr.splitlines()
+    """Nodes and pulls are results; notes are on stderr."""
+    outcome = run("serve")
     assert options == [ServeOptions()]
-    assert not any("asks for" in line for line in lines)
-    (pull,) = [line for line in lines if "app:dev" in line]
+    assert ["serving" in line or "stopping" in line for line in outcome.stderr.splitlines()] == [
+        True,
+        True,
+    ]
+    ready, *_, pull, _refused, _hint = outcome.stdout.splitlines()
+    assert ready.endswith("✓ n1: CRI pulls through imgload")
     assert pull.endswith(f"app:dev -> n1: {Digest.of(b'').short}, 2 KiB in 0.5 s")
-    assert any("asks for app:dev" in line for line in run("serve", "-v").stderr.splitlines())
 
 
 @pytest.mark.parametrize("size", ["", "10", "-1GB", "1PB", "1e3MB", "10 gigabytes"])

@@ -17,8 +17,8 @@ from imgload.cli.images import show_listing, show_pruned
 from imgload.cli.output import show_built, show_json, show_report, watching
 from imgload.cli.process import sanitize, style
 from imgload.cli.watch import show_watched
+from imgload.clusters.listing import ClusterInfo, ClusterList, EngineInfo, NodeInfo
 from imgload.clusters.nodes.proof import Proof
-from imgload.clusters.select import ClusterInfo, ClusterList, EngineInfo, NodeInfo
 from imgload.core.errors import NodeError
 from imgload.loader.events import BytesSent, NodeDone, Note, SendingEnded, SendingStarted
 from imgload.loader.report import ImageResult, NodeResult, Report

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import imgload
+from imgload.cli import options
 from imgload.cli.app import cli
 from imgload.cli.load import load
 from imgload.core import errors
@@ -90,13 +91,14 @@ def test_each_example_in_the_help_can_be_parsed(example: str) -> None:
     words = shlex.split(command)
     assert words[:2] == ["imgload", "load"]
     with load.make_context("load", words[2:] or ["-"]) as context:
-        assert context.params["images"]
+        assert any(context.params[name] for name in ("images", "files", "manifests"))
 
 
 def test_the_options_are_the_parameters_of_the_library() -> None:
     """Except for those of the output."""
     options = {parameter.name for parameter in load.params}
-    parameters = set(inspect.signature(imgload.load).parameters)
+    functions = (imgload.load, imgload.load_list)
+    parameters = {name for function in functions for name in inspect.signature(function).parameters}
     parameters -= {"on_event", "options", "archives"}  # archives are arguments, like images
     assert options == parameters | set(imgload.LoadOptions.__annotations__) | {
         "output",
@@ -205,13 +207,42 @@ def test_a_misspelt_option_gets_a_suggestion(run: Run) -> None:
         assert run("load", other).stderr.splitlines()[-1] == "  try: imgload load --help"
 
 
-@pytest.mark.parametrize("arguments", [[], ["load"]])
-def test_a_call_without_arguments_prints_the_help(run: Run, arguments: list[str]) -> None:
-    """It exits with 2: a script that lost its arguments has not succeeded."""
+@pytest.mark.parametrize("arguments", [[], ["registry"], ["kind"]])
+def test_a_call_without_a_command_prints_the_help(run: Run, arguments: list[str]) -> None:
+    """On stdout, with exit status 0, as gh and kind do; the commands are on the first screen."""
     outcome = run(*arguments)
-    assert outcome.status == 2
-    assert outcome.stderr.startswith("Usage: imgload")
-    assert outcome.stdout == ""
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.stdout == run(*arguments, "--help").stdout
+    assert "\nCommands:\n" in "\n".join(run().stdout.splitlines()[:16])
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("load", "no image given"),
+        ("verify", "no image given"),
+        ("watch", "no image given"),
+        ("registry push --to http://127.0.0.1:1", "missing argument 'IMAGE...'"),
+        ("registry connect", "missing argument 'URL'"),
+        ("completion", "missing argument '{bash|zsh|fish}'. Choose from: bash, zsh, fish"),
+    ],
+)
+def test_a_command_without_its_argument_is_wrong_usage(
+    run: Run, command: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before an engine is asked: a script that lost its arguments has not succeeded."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nosuch.sock")
+    monkeypatch.setattr(options, "_is_piped", lambda: False)
+    outcome = run(*command.split())
+    assert (outcome.status, outcome.stdout) == (2, "")
+    assert outcome.stderr.splitlines()[0] == f"error: {error}"
+    assert "imgload " in outcome.stderr.splitlines()[1]
+
+
+@pytest.mark.parametrize("option", ["-c", "--from"])
+def test_an_option_before_the_command_is_explained(run: Run, option: str) -> None:
+    hint = run(option, "dev", "load", "app").stderr.splitlines()[-1]
+    assert f"after the command: imgload load {option};" in hint
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["load", "--help"], ["--version"]])

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgload.clusters.kubeconfig import current_context
+from imgload.clusters.kubeconfig import current_context, invalid_files
 from tests.unit.bounds import within
 
 
@@ -238,3 +238,32 @@ def test_any_bytes_give_a_name_or_none(
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     found = context_of(folder, b"current-context: " + raw)
     assert found is None or (isinstance(found, str) and found)
+
+
+def test_a_file_that_cannot_be_used_has_a_fitting_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readable again, as k3s's file of root needs to be, or correct; others are no problem."""
+    good, absent, bad = tmp_path / "good", tmp_path / "absent", tmp_path / "bad"
+    good.write_text("current-context: kind-a")
+    bad.write_text("a: [")
+    paths = [str(path) for path in (good, absent, bad, tmp_path)]
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join(paths))
+    broken, folder = invalid_files()
+    assert broken[0].startswith(f"the kubeconfig {bad} cannot be used: it is not valid YAML: ")
+    assert broken[1] == "correct it; or unset KUBECONFIG"
+    assert folder[0] == f"the kubeconfig {tmp_path} cannot be used: Is a directory"
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".kube").mkdir()
+    config = tmp_path / ".kube" / "config"
+    config.touch()
+    assert [*invalid_files()] == []
+    denied = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(denied))
+    assert [*invalid_files()] == [
+        (
+            f"the kubeconfig {config} cannot be used: Permission denied",
+            f'make it readable: sudo chown "$USER" {config}',
+        )
+    ]

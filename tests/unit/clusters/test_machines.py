@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from imgload.clusters.cluster import find_clusters
+from imgload.clusters.listing import list_clusters
 from imgload.clusters.provider import Colima, Lima, Minikube, RancherDesktop, providers
-from imgload.clusters.select import find_clusters, list_clusters, select_nodes
+from imgload.clusters.select import select_nodes
 from imgload.core.errors import ClusterNotFound
 from imgload.engines.base import ContainerHost
 from imgload.engines.machine import SshMachine

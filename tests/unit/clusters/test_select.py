@@ -1,12 +1,15 @@
 """Lists of clusters and selection of nodes, over engines with made-up containers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from imgload.clusters.cluster import find_clusters
+from imgload.clusters.listing import ClusterList, list_clusters
 from imgload.clusters.nodes.detect import UnusableNode
-from imgload.clusters.select import ClusterList, find_clusters, list_clusters, select, select_nodes
+from imgload.clusters.select import select, select_nodes
 from imgload.core import trace
 from imgload.core.errors import (
     ClusterAmbiguous,
@@ -159,7 +162,7 @@ def test_without_a_guess_the_context_must_name_a_cluster(
         in_context(context)
     with pytest.raises(ClusterNotFound) as caught:
         select_nodes(engines, None, (), guess=False)
-    assert (repr(context) if context else "none is set") in caught.value.message
+    assert (repr(context) if context else "no kube context is set") in caught.value.message
     assert "kubectl config use-context" in caught.value.hint
     assert select_nodes(engines, "a", (), guess=False)
     in_context("kind-a")
@@ -176,11 +179,30 @@ def test_a_context_of_another_provider_selects_nothing(
     selection = select([engine(tmp_path, *cluster("a"))], None, ())
     assert [node.name for node in selection.nodes] == ["a-control-plane"]
     [note] = selection.notes
-    assert "'gke_project_region_kind' is not of a local cluster" in note
+    assert "'gke_project_region_kind' does not name a local cluster" in note
     assert "the only cluster, a (docker)" in note
     assert log[0].endswith("clusters: a (docker) (the only one)")
     with pytest.raises(ClusterAmbiguous, match="gke_project_region_kind"):
         selected([engine(tmp_path, *cluster("a"), *cluster("b"))])
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the note about the only cluster, and where a name is needed; prune needs one."""
+    path = tmp_path / "config"
+    path.write_text("current-context: [kind-a")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    message = f"the kubeconfig {path} cannot be used: it is not valid YAML"
+    one, two = engine(tmp_path, *cluster("a")), engine(tmp_path, *cluster("a"), *cluster("b"))
+    [note] = select([one], None, ()).notes
+    assert message in note
+    assert "selected the only cluster, a (docker)" in note
+    assert not select([one], "a", ()).notes
+    with pytest.raises(ClusterAmbiguous, match=re.escape(message)):
+        selected([two])
+    with pytest.raises(ClusterNotFound, match=re.escape(message)):
+        select([one], None, (), ignores_context=False)
 
 
 @pytest.mark.parametrize(("ci", "ignores_context"), [("true", True), (None, False)])
@@ -312,6 +334,15 @@ def test_a_nodes_name_needs_no_cluster(tmp_path: Path, in_context: Context) -> N
         ("podman", "b-worker"),
         ("docker", "a-control-plane"),
     ]
+
+
+def test_the_clusters_of_named_nodes_are_selected(tmp_path: Path) -> None:
+    """A container that is in no cluster has none."""
+    box = Container("id-of-box", "box", "running", {})
+    engines = [engine(tmp_path, *cluster("a"), *cluster("b", "b-worker"), box)]
+    chosen = select(engines, None, ["box", "b-worker"]).clusters
+    assert [found.name for found in chosen] == ["b"]
+    assert select(engines, None, ["box"]).clusters == ()
 
 
 def test_a_node_on_two_engines_is_ambiguous(tmp_path: Path) -> None:

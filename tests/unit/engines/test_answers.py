@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgload.clusters.select import find_clusters
+from imgload.clusters.cluster import find_clusters
 from imgload.core.errors import EngineFailed, ImgloadError
 from imgload.engines.base import Engine, ImageEvent
 from imgload.engines.discovery.discover import connect

@@ -108,7 +108,7 @@ def test_memory_merges_parallel_processes(file: Path) -> None:
 
 
 def test_memory_is_written_despite_a_held_lock(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgload.engines.cache._LOCK_PAUSE", 0)
+    monkeypatch.setattr("imgload.core.state._LOCK_PAUSE", 0)
     file.parent.mkdir(parents=True)
     descriptor = os.open(file.parent, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -74,6 +74,15 @@ def test_a_given_platform_overrides_that_of_the_nodes_with_a_warning(tmp_path: P
     assert "exec format error" in note
 
 
+def test_one_warning_names_all_nodes_of_a_platform(tmp_path: Path) -> None:
+    made = loader(tmp_path, "echo x86_64", ARM)
+    [first] = made.nodes
+    made.nodes = [first, Node("kind-worker", first.engine, first.container)]
+    _, [note] = planned(made)
+    assert "and kind-control-plane is linux/amd64: " in note
+    assert note.endswith(" (and on kind-worker)")
+
+
 def test_an_image_only_for_another_platform_is_loaded_with_a_warning(tmp_path: Path) -> None:
     image, [note] = planned(loader(tmp_path, "echo x86_64", ARM))
     assert image == ARM
@@ -124,6 +133,23 @@ def test_a_listed_platform_without_content_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageIncomplete, match="linux/amd64"):
         planned(made)
     assert planned(made, "linux/arm64")[0] == ARM
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_loader_without_sources_or_nodes_is_wrong_usage(tmp_path: Path, *, verify: bool) -> None:
+    """It has loaded nothing, which must not look like a success."""
+    path = tmp_path / "app.tar"
+    path.write_bytes(pack(podman(Image((layer("a"),), "app:v1"))))
+    archive, node = ArchiveSource(str(path)), node_on(tmp_path)
+    for loader, images, lacking in (
+        (Loader([], []), "app:v1", "source"),
+        (Loader([], [node]), (), "source"),
+        (Loader([], [node], archives=[archive]), "app:v1", "source"),
+        (Loader([archive], []), "app:v1", "nodes"),
+    ):
+        with pytest.raises(UsageError, match=f"has no {lacking}") as caught:
+            loader.verify(images) if verify else loader.load(images)
+        assert "imgload." in caught.value.hint
 
 
 def test_transport_delta_refuses_an_archive(tmp_path: Path) -> None:

@@ -6,10 +6,19 @@ import attrs
 import pytest
 
 from imgload.clusters.nodes.proof import Proof
-from imgload.core.errors import EngineFailed, ImportFailed, NodeFull, NodeNotRunning, error_json
+from imgload.core.errors import (
+    EngineFailed,
+    ImageNotFound,
+    ImportFailed,
+    NodeFull,
+    NodeNotRunning,
+    UsageError,
+    error_json,
+)
 from imgload.loader.report import ImageResult, LoadFailed, NodeResult, Report
 from imgload.oci.digest import Digest
 from imgload.oci.platform import Platform
+from tests.schema import complaints
 
 ID = Digest.of(b"config")
 PROOF = Proof(name=True, image_id=True, diff_ids=True, unpacked=True, cri=True)
@@ -150,3 +159,20 @@ def test_load_failed_names_each_image_and_node() -> None:
         "docker.io/library/app:dev on n3: not verified",
     ]
     assert error_json(error)["kind"] == "load-failed"
+
+
+def test_the_errors_of_a_list_are_in_the_document() -> None:
+    """The exit status is theirs if all failures have the same one."""
+    missing = ImageNotFound("no image 'a'", hint="build it", image="a")
+    made = attrs.evolve(report(GOOD), errors=(missing,))
+    assert made.to_json()["errors"] == [
+        {"kind": "image-not-found", "message": "no image 'a'", "hint": "build it", "image": "a"}
+    ]
+    assert not made.ok
+    assert complaints(made.to_json()) == []
+    statuses = [
+        LoadFailed(attrs.evolve(report(node), errors=errors)).exit_status
+        for node in (GOOD, BAD)
+        for errors in ((missing,), (missing, UsageError("b")))
+    ]
+    assert statuses == [3, 1, 1, 1]

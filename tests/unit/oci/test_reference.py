@@ -146,6 +146,13 @@ def test_reference_rejects_names_that_kubernetes_rejects(text: str) -> None:
     assert "REPOSITORY" in caught.value.hint
 
 
+@pytest.mark.parametrize("text", ["docker://app:dev", "https://ghcr.io/me/app"])
+def test_a_scheme_is_named_as_the_reason(text: str) -> None:
+    """As in skopeo's names, and in an address that was pasted from a browser."""
+    with pytest.raises(ReferenceInvalid, match=f"'{text.partition('//')[0]}//' is not part"):
+        Reference.parse(text)
+
+
 @pytest.mark.parametrize("text", ["a" * 64, "0123456789abcdef" * 4])
 def test_reference_rejects_64_hexadecimal_digits(text: str) -> None:
     """Distribution keeps them for image IDs: "cannot specify 64-byte hexadecimal strings"."""

@@ -130,7 +130,7 @@ def test_what_an_archive_has_instead_is_told(tmp_path: Path) -> None:
 
 def test_one_image_that_is_missing_stops_all() -> None:
     """Before anything is sent."""
-    with pytest.raises(ImageNotFound, match="'b'"):
+    with pytest.raises(ImageNotFound, match="'b:latest'"):
         locate(["a", "b"], [Shelf("docker", {"a": found("a")})], None)
 
 
@@ -294,6 +294,20 @@ def test_two_images_of_one_name_are_no_guess() -> None:
     """An archive that has the name twice, say: the last would replace the first in silence."""
     with pytest.raises(ImageAmbiguous, match=NAME):
         named([found("a"), found("b")], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("app", "app:latest"), ("me/app:latest", "me/app:latest"), ("app:v1", "app:v1")],
+)
+def test_a_missing_image_is_shown_with_its_tag(text: str, shown: str) -> None:
+    with pytest.raises(ImageNotFound, match=f"no image '{shown}' in docker"):
+        locate([text], [Shelf("docker", {})], None)
+
+
+def test_a_missing_image_id_has_no_tag() -> None:
+    with pytest.raises(ImageNotFound, match="no image 'deadbeef' in docker"):
+        locate(["deadbeef"], [Shelf("docker", {})], None)
 
 
 @pytest.mark.parametrize(

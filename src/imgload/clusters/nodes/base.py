@@ -8,7 +8,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -31,6 +32,7 @@ from imgload.core.errors import (
     NodeStalled,
     NodeUnusable,
 )
+from imgload.core.parallel import result_or_error
 from imgload.engines.base import Chunk, Container, ContainerHost, ExecResult, OpenInput
 from imgload.oci.digest import Digest
 from imgload.oci.document import Descriptor
@@ -112,6 +114,9 @@ class NodeRuntime(ABC):
 
     """
 
+    runtime_name: ClassVar[str] = ""
+    """The name of its runtime in `detect.RUNTIMES`, and of the module in `tools/inventory` for its
+    images; empty without such a module."""
     name: str
     engine: ContainerHost
     container: Container
@@ -221,13 +226,17 @@ class NodeRuntime(ABC):
         hashes: bool = False,  # noqa: ARG002
     ) -> FileList:
         """Return the files of an image as containers get them; with `hashes`, of their content."""
-        message = f"{self.name} cannot list the files of {name}: only containerd can"
-        raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
+        message = f"{self.name} cannot list the files of {name}: only containerd mounts images"
+        raise NodeUnusable(message, hint=WITHOUT_FILES, node=self.name)
 
     def damaged_blobs(self, name: str) -> list[Digest]:
         """Return the stored blobs of a name's image whose digests, computed again, are wrong."""
-        message = f"{self.name} stores no blobs of {name} to hash, only unpacked layers"
+        message = f"{self.name} cannot hash {name}"
         raise NodeUnusable(message, hint=WITHOUT_BLOBS, node=self.name)
+
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:  # noqa: ARG002
+        """Return the commands that replace a damaged image, or only its damaged blobs."""
+        return f"remove {name} from {self.name}, and load it again"
 
     def discard_layers(self, names: Sequence[str]) -> None:
         """Remove the layers of images from the content store; their snapshots stay."""
@@ -306,7 +315,14 @@ class NodeRuntime(ABC):
 
     def emulated_architectures(self) -> frozenset[str] | None:
         """Return the architectures that the node emulates, or None if that is unknown."""
-        return None
+        from imgload.clusters.nodes import emulation  # noqa: PLC0415 - start-up
+
+        is_machine = self.engine.endpoint.kind == "ssh"  # a mount would change the user's machine
+        command = emulation.READ_MOUNTED if is_machine else emulation.READ
+        outputs = result_or_error(partial(self.run_all, [command]))
+        if isinstance(outputs, ImgloadError):
+            return None
+        return emulation.parse_registry(outputs[0].text)
 
     def free_bytes(self) -> int | None:
         """Return the free disk space for images, or None if it is unknown."""
@@ -497,9 +513,9 @@ class NodeRuntime(ABC):
 
     def require_running(self) -> None:
         """Raise NodeNotRunning when the container is stopped or paused."""
-        if self.container.state != "running":
+        if (state := self.container.state) != "running":
             raise NodeNotRunning(
-                f"{self.name} is {self.container.state}",
+                f"{self.name} is {'paused' if state == 'paused' else f'not running ({state})'}",
                 hint=self.engine.start_hint(self.container),
                 node=self.name,
             )

@@ -50,14 +50,14 @@ def keepalive_command(work: str, progress: str, *words: str) -> tuple[str, ...]:
 
     `work` is shell text that ends with the other command. `progress` sets `now`, to another value
     after progress (`$work` is the process ID); when it fails, no more lines are printed. `words`
-    are the positional parameters of both.
+    are the positional parameters of both. `work` may open file descriptor 3.
     """
     script = f"""
 every=$1
 shift
 {work.strip()} & work=$!
 while sleep "$every" >/dev/null && {progress}
-do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null & watch=$!
+do [ "$now" = "$was" ] || echo; was=$now; done </dev/null 2>/dev/null 3>&- & watch=$!
 wait $work
 status=$?
 kill $watch

@@ -15,7 +15,7 @@ import attrs
 from imgload.clusters.nodes.batch import NOT_FOUND, Output, with_reason
 from imgload.core.errors import ArchiveInvalid, NodeUnusable, UsageError, reason
 from imgload.oci.digest import Digest
-from imgload.oci.document import dig
+from imgload.oci.document import dig, load_json
 
 Command = tuple[str, ...]
 T = TypeVar("T", bound=Hashable)
@@ -32,6 +32,9 @@ DEFAULT_SNAPSHOTTER = "overlayfs"
 DEFAULT_REGISTRY_FOLDER = "/etc/containerd/certs.d"
 CRI_RECORD = "sha256:"
 """Prefix of CRI's own records: one for each image, named after its ID."""
+DANGLING = "moby-dangling@"
+"""Prefix of Docker's own records, before the digest of an image that has no other name (moby
+daemon/containerd/image.go)."""
 CRI_LABEL = "io.cri-containerd.image"
 """``managed`` on each record that CRI has registered (containerd ``internal/cri/labels``)."""
 _IMAGES = "io.containerd.cri.v1.images"
@@ -201,6 +204,9 @@ class Containerd:
         socket: where it listens. crictl connects to it as well, whatever /etc/crictl.yaml names:
             only the CRI of this containerd can report whether it knows this containerd's images.
         selected: the same if the user selected it; otherwise empty.
+        namespace: that of the images.
+        snapshotter: the one that unpacks them; empty for CRI's, which its configuration names.
+        cri: the address of CRI, if it is not containerd's own; otherwise empty.
 
     """
 
@@ -209,13 +215,18 @@ class Containerd:
     root: str = "/var/lib/containerd"
     socket: str = _USUAL_SOCKET
     selected: str = ""
+    namespace: str = CTR[2]
+    snapshotter: str = ""
+    cri: str = ""
 
     def resolve_command(self, command: Sequence[str]) -> Command:
         """Return the command line of a command on this node."""
         program, *arguments = command
         words = self.programs.get(program, (program,))
         if program == "crictl":
-            return crictl_command(words, f"unix://{self.socket}", arguments)
+            return crictl_command(words, self.cri or f"unix://{self.socket}", arguments)
+        if tuple(command[: len(CTR)]) == CTR:
+            arguments[1] = self.namespace
         return (*words, *arguments)
 
     @property
@@ -314,6 +325,33 @@ def parse_look(text: str, selected: str = "") -> Containerd:
         root=_first_path(running.get("root"), configured.get("root")) or runtime.root,
         socket=socket,
         selected=selected,
+    )
+
+
+def parse_docker_store(text: str, cri: str) -> Containerd | None:
+    """Return the containerd in which Docker keeps its images, from the JSON of ``docker info``.
+
+    None if it does not. `cri` is the address of the CRI for this Docker. Docker before 27 does not
+    report the address of its containerd (moby api/types/system/info.go, ContainerdInfo).
+    """
+    info = None
+    with suppress(ValueError):
+        info = load_json(text)
+    if "io.containerd.snapshotter.v1" not in str(dig(info, "DriverStatus")):
+        return None
+    names = (dig(info, "Driver"), dig(info, "Containerd", "Namespaces", "Containers") or "moby")
+    socket = _first_path(dig(info, "Containerd", "Address"), _USUAL_SOCKET) or _USUAL_SOCKET
+    snapshotter, namespace = (str(name) for name in names)
+    if not (_IDENTIFIER.fullmatch(snapshotter) and _IDENTIFIER.fullmatch(namespace)):
+        raise NodeUnusable(f"docker info names no usable snapshotter or namespace: {names!r:.200}")
+    is_usual = socket == _USUAL_SOCKET
+    return Containerd(
+        programs={} if is_usual else {"ctr": ("ctr", "--address", socket)},
+        socket=socket,
+        selected="" if is_usual else socket,
+        namespace=namespace,
+        snapshotter=snapshotter,
+        cri=cri,
     )
 
 

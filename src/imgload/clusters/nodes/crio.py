@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import attrs
 
@@ -138,6 +139,7 @@ _PODMAN_HINT = "install podman on the node, as on minikube's; or load with: mini
 class CrioNode(NodeRuntime):
     """A node with CRI-O; `endpoint` is the address of its CRI."""
 
+    runtime_name: ClassVar[str] = "crio"
     endpoint: str = "unix:///var/run/crio/crio.sock"
     _traits: NodeTraits | None = None
     storage: Storage = attrs.field(factory=Storage, init=False)
@@ -267,7 +269,7 @@ class CrioNode(NodeRuntime):
             return self.survey(question)
         words = (existing, stored.id, image.name, *self.storage.podman)
         command = ("sh", "-c", _TAG, "imgload", *words)
-        return self._change(command, "podman tag", attrs.evolve(question, loaded=()), before)
+        return self._change(command, "podman tag", question, before)
 
     def _change(
         self,
@@ -332,6 +334,26 @@ class CrioNode(NodeRuntime):
         diff_ids: Collection[Digest],
     ) -> Mapping[Digest, Descriptor]:
         return self.store.describe(diff_ids)
+
+    def damaged_blobs(self, name: str) -> list[Digest]:
+        """Return the layers and the config of an image that Podman cannot recreate."""
+        from imgload.clusters.nodes.saved import damaged_layers  # noqa: PLC0415 - start-up
+
+        target = self.survey(SurveyQuery((name,), (), asks_cri=False)).records.get(name)
+        image = self.store.find(target) if target else None
+        if image is None:
+            return []
+        digests = (image.config, *(self.store.layers[layer].diff_id for layer in image.layers))
+        with self.temporary_folder() as folder:  # podman leaves files after a failure
+            script = 'mkdir -m 700 "$TMPDIR" && exec "$@"'
+            words = ("env", f"TMPDIR={folder}", "sh", "-c", script, "imgload")
+            save = (*words, *self.storage.podman, "image", "save", image.id)
+            return damaged_layers(self, name, save, self.storage.root, digests)
+
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:  # noqa: ARG002
+        from imgload.clusters.nodes.saved import repair_hint  # noqa: PLC0415 - start-up
+
+        return repair_hint(self.exec_command(*self.storage.podman, "rmi", name))
 
     def images(self) -> Mapping[str, Digest]:
         self.survey(SurveyQuery((), ()))

@@ -9,7 +9,7 @@ from typing import NoReturn
 import attrs
 
 from imgload.clusters.nodes.base import NodeRuntime, PreviousNames
-from imgload.clusters.nodes.containerd import FIND, LOOK, parse_look
+from imgload.clusters.nodes.containerd import FIND, LOOK, parse_docker_store, parse_look
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.survey import NamedImage, Survey, SurveyQuery
 from imgload.core.errors import ImgloadError, NodeUnusable
@@ -32,7 +32,16 @@ sed -n 's/^[[:space:]]*runtime-endpoint:/endpoint/p' /etc/crictl.yaml 2>/dev/nul
 """
 """Prints the addresses of the runtime, the decisive one first: of the running kubelet, of the
 kubelet's settings that kubeadm has written, and of crictl's."""
-_LOOK = ("sh", "-c", FIND + _ENDPOINTS + LOOK[-1])
+_DOCKER_INFO = """
+case $endpoints in
+*docker*) echo "docker $(docker info --format '{{json .}}' 2>/dev/null | head -c 65536)" ;;
+esac
+"""
+_LOOK = (
+    *("sh", "-c"),
+    f"{FIND}endpoints=$({_ENDPOINTS})\nprintf '%s\\n' \"$endpoints\"{_DOCKER_INFO}{LOOK[-1]}",
+)
+_INFO = re.compile(r"^docker (\{.*)", re.MULTILINE)
 _ENDPOINT = re.compile(
     r"^endpoint[ \t]+[\"']?((?:unix://)?/[\w/.@-]{1,200})", re.MULTILINE | re.ASCII
 )
@@ -44,8 +53,12 @@ def _containerd(node: UnusableNode, look: str, address: str = "") -> NodeRuntime
 
 def _docker(node: UnusableNode, look: str) -> NodeRuntime:
     from imgload.clusters.nodes.docker import DockerNode  # noqa: PLC0415 - start-up
+    from imgload.clusters.nodes.moby import MobyNode  # noqa: PLC0415
 
-    return DockerNode(node.name, node.engine, node.container, node.role, _url(look))
+    about, endpoint = (node.name, node.engine, node.container, node.role), _url(look)
+    info = _INFO.search(_listing(look))
+    store = parse_docker_store(info[1], endpoint) if info else None
+    return MobyNode(*about, store) if store else DockerNode(*about, endpoint)
 
 
 def _crio(node: UnusableNode, look: str) -> NodeRuntime:
@@ -60,12 +73,14 @@ def _url(look: str) -> str:
 
 
 RUNTIMES: Mapping[str, Callable[[UnusableNode, str], NodeRuntime]] = {
-    r"containerd": _containerd,
-    r"docker": _docker,
-    r"crio": _crio,
+    "containerd": _containerd,
+    "docker": _docker,
+    "crio": _crio,
 }
-"""Makes a node of each runtime from the output of `_LOOK`. The key is found in the file name of the
-kubelet's endpoint, such as ``cri-dockerd.sock`` and ``dockershim.sock``; the first is the default.
+"""Makes a node of each runtime from the output of `_LOOK`: the registration of all runtimes.
+
+The key is `NodeRuntime.runtime_name`, and is found in the file name of the kubelet's endpoint, such
+as ``cri-dockerd.sock`` and ``dockershim.sock``; the first is the default.
 """
 
 
@@ -89,8 +104,13 @@ def detect(
 
 def endpoint_of(look: str) -> str:
     """Return the address of the runtime from the output of `_LOOK`; empty if none is set."""
-    match = _ENDPOINT.search(look.partition("\nconfig\n")[0])
+    match = _ENDPOINT.search(_listing(look))
     return match[1] if match else ""
+
+
+def _listing(look: str) -> str:
+    """Return the lines before containerd's configuration."""
+    return look.partition("\nconfig\n")[0]
 
 
 @attrs.define(eq=False, repr=False)

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -112,6 +112,7 @@ _VERSION = re.compile(r"(\d{1,9})\.(\d{1,9})")
 class DockerNode(NodeRuntime):
     """A node whose kubelet reaches Docker at the CRI endpoint `endpoint`."""
 
+    runtime_name: ClassVar[str] = "docker"
     endpoint: str = "unix:///var/run/cri-dockerd.sock"
     _root: str = "/var/lib/docker"
     _driver: str = "overlay2"
@@ -208,8 +209,7 @@ class DockerNode(NodeRuntime):
         """Tag an image by its ID, whichever names it has by now."""
         del existing
         command = ("docker", "image", "tag", str(target), image.name)
-        question = attrs.evolve(SurveyQuery.about([image]), loaded=())
-        return self._change(command, "docker tag", question, before)
+        return self._change(command, "docker tag", SurveyQuery.about([image]), before)
 
     def _change(
         self,
@@ -234,6 +234,27 @@ class DockerNode(NodeRuntime):
 
     def label(self, loaded: Sequence[tuple[str, Digest]]) -> None:
         self.run_all(label_commands(loaded))
+
+    def damaged_blobs(self, name: str) -> list[Digest]:
+        """Return the layers and the config of an image that Docker cannot recreate.
+
+        Docker saves the image to its disk meanwhile.
+        """
+        from imgload.clusters.nodes.saved import damaged_layers  # noqa: PLC0415 - start-up
+
+        with self.naming_node_in_errors():
+            images = parse_images(self.run_all([IMAGES])[0])
+        for image in images:
+            if name in image.names:
+                save = ("docker", "image", "save", str(image.image_id))
+                digests = (image.image_id, *image.diff_ids)
+                return damaged_layers(self, name, save, self._root, digests)
+        return []
+
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:  # noqa: ARG002
+        from imgload.clusters.nodes.saved import repair_hint  # noqa: PLC0415 - start-up
+
+        return repair_hint(self.exec_command("docker", "image", "rm", name))
 
     def discard_layers(self, names: Sequence[str]) -> None:
         """Do nothing: Docker stores layers only as unpacked files."""
@@ -324,11 +345,8 @@ def parse_info(output: Output) -> Any:
         why = "; ".join(map(str, errors)) if isinstance(errors, list) else reason(rest or first)
         raise NodeUnusable(f"Docker does not answer: {why or 'docker info failed'}")
     if _CONTAINERD_STORE in str(dig(document, "DriverStatus")):
-        raise NodeUnusable(
-            "its Docker uses the containerd image store, which imgload does not support on a node",
-            hint="load with: minikube image load; or make the cluster with:"
-            " minikube start --container-runtime=containerd",
-        )
+        what = "its Docker has changed to the containerd image store"
+        raise NodeUnusable(what, hint="run the command again")
     return document
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import ClassVar, TypeGuard
 
 import attrs
 
@@ -114,6 +115,7 @@ Commands = Callable[[str], Sequence[Group]]
 class Node(NodeRuntime):
     """A node with containerd; `runtime` says where it is."""
 
+    runtime_name: ClassVar[str] = "containerd"
     runtime: Containerd = CONTAINERD
     _traits: NodeTraits | None = None
     _last: Survey | None = None
@@ -130,6 +132,11 @@ class Node(NodeRuntime):
 
     def survey_once(self, question: SurveyQuery) -> Survey:
         traits, outputs = self.run_for_snapshotter(question.commands)
+        return self._read_survey(question, traits, outputs)
+
+    def _read_survey(
+        self, question: SurveyQuery, traits: NodeTraits, outputs: Sequence[Output]
+    ) -> Survey:
         with self.naming_node_in_errors():
             return Survey.read(question, traits, outputs)
 
@@ -166,11 +173,12 @@ class Node(NodeRuntime):
             start, *outputs = self.run_all([runtime.start, *first], *others)
             if parse_start(start) == self._traits.start:
                 return self._traits, outputs
-        traits_group, guess = NodeTraits.commands(runtime), containerd.DEFAULT_SNAPSHOTTER
+        traits_group = NodeTraits.commands(runtime)
+        guess = runtime.snapshotter or containerd.DEFAULT_SNAPSHOTTER
         outputs = self.run_all(traits_group, *commands(guess))
         see_config = self.exec_command(*runtime.config)
         with self.naming_node_in_errors():
-            traits = NodeTraits.read(outputs[: len(traits_group)], see_config)
+            traits = NodeTraits.read(outputs[: len(traits_group)], see_config, runtime.snapshotter)
         if (root := containerd.parse_root(outputs[1].text)) and root != runtime.root:
             self.runtime = runtime = attrs.evolve(runtime, root=root)
             traits = traits.with_space(self.run_all([runtime.free])[0])
@@ -285,8 +293,7 @@ class Node(NodeRuntime):
     ) -> Survey:
         ctr = self.resolve_command(containerd.CTR)
         command = containerd.tag_command(ctr, existing, target, image.name)
-        unlabeled = attrs.evolve(SurveyQuery.about([image]), loaded=())
-        return self._change(command, "ctr images tag", unlabeled, before)
+        return self._change(command, "ctr images tag", SurveyQuery.about([image]), before)
 
     def _change(
         self,
@@ -313,9 +320,7 @@ class Node(NodeRuntime):
         if parse_start(answers[0]) != traits.start:
             self._traits = None
             return self.survey(question)
-        with self.naming_node_in_errors():
-            now = traits.with_space(answers[1])
-            survey = Survey.read(question, now, answers[len(first) :])
+        survey = self._read_survey(question, traits.with_space(answers[1]), answers[len(first) :])
         dropped = [
             record
             for record in previous
@@ -374,6 +379,11 @@ class Node(NodeRuntime):
         sums = [output.text.partition(" ")[0].strip() for output in outputs]
         return [blob for blob, value in zip(blobs, sums, strict=True) if value != blob.hex]
 
+    def repair_hint(self, name: str, damaged: Sequence[Digest] = ()) -> str:
+        command = (*containerd.CTR, "content", "rm", *map(str, damaged))
+        remove = self.exec_command(*self.resolve_command(command))
+        return f"{remove}, and load {name} again with --complete"
+
     def discard_layers(self, names: Sequence[str]) -> None:
         self._forget_survey()
         survey = self.survey_once(SurveyQuery(tuple(names), (), asks_cri=False))
@@ -421,16 +431,6 @@ class Node(NodeRuntime):
         self._forget_survey()
         self.run((*containerd.CTR, "images", "rm", "--sync", "--", *names))
 
-    def emulated_architectures(self) -> frozenset[str] | None:
-        from imgload.clusters.nodes import emulation  # noqa: PLC0415 - start-up
-
-        is_machine = self.engine.endpoint.kind == "ssh"  # a mount would change the user's machine
-        command = emulation.READ_MOUNTED if is_machine else emulation.READ
-        outputs = result_or_error(partial(self.run_all, [command]))
-        if isinstance(outputs, ImgloadError):
-            return None
-        return emulation.parse_registry(outputs[0].text)
-
     def free_bytes(self) -> int | None:
         outputs = result_or_error(partial(self.run_all, [self.runtime.free]))
         return None if isinstance(outputs, ImgloadError) else parse_free(outputs[0].text)
@@ -453,11 +453,16 @@ class Node(NodeRuntime):
         return self._traits
 
 
+def is_containerd_node(node: NodeRuntime) -> TypeGuard[Node]:
+    """Whether the pods of a node run on containerd, and not on a Docker that keeps images in it."""
+    return isinstance(node, Node) and node.runtime_name == Node.runtime_name
+
+
 def containerd_nodes(nodes: Iterable[NodeRuntime]) -> tuple[Node, ...]:
     """Return nodes whose runtime must be containerd; NodeUnusable if one has another."""
     with_containerd = []
     for node in nodes:
-        if not isinstance(node, Node):
+        if not is_containerd_node(node):
             node.require_running()
             hint = "load into it instead: imgload watch"
             raise NodeUnusable(f"{node.name} does not run containerd", hint=hint, node=node.name)

@@ -51,12 +51,12 @@ class SurveyQuery:
     asks_cri: bool = True
 
     @classmethod
-    def about(cls, images: Sequence[NamedImage]) -> SurveyQuery:
-        """Return the query for images, each under one name."""
+    def about(cls, images: Sequence[NamedImage], *, loaded: bool = False) -> SurveyQuery:
+        """Return the query for images, each under one name; `loaded` if an import labels them."""
         return cls(
             tuple(dict.fromkeys(image.name for image in images)),
             tuple(dict.fromkeys(image.image_id for image in images if image.image_id)),
-            loaded=tuple((image.name, image.image_id) for image in images if image.image_id),
+            loaded=tuple((i.name, i.image_id) for i in images if i.image_id and loaded),
         )
 
     def commands(self, snapshotter: str) -> list[list[Sequence[str]]]:
@@ -103,17 +103,20 @@ class NodeTraits:
         return [version, runtime.dump, machine, runtime.free, runtime.start, kubelet.READ]
 
     @classmethod
-    def read(cls, outputs: Sequence[Output], see_config: str = "") -> NodeTraits:
+    def read(
+        cls, outputs: Sequence[Output], see_config: str = "", snapshotter: str | None = None
+    ) -> NodeTraits:
         """Parse the outputs of `commands`; `see_config` shows a user containerd's configuration.
 
-        NodeUnusable when containerd does not answer, or when CRI's snapshotter cannot be read: pods
-        cannot use an image unpacked for another one.
+        `snapshotter` is known if it is not CRI's. NodeUnusable when containerd does not answer, or
+        when CRI's snapshotter cannot be read: pods cannot use an image unpacked for another one.
         """
         version, config, machine, space, start, of_kubelet = outputs
         if version.exit_status:
             raise NodeUnusable("containerd does not answer: ctr version failed")
-        snapshotter = containerd.parse_snapshotter(config.text)
-        if config.exit_status or snapshotter is None:
+        if not snapshotter and not config.exit_status:
+            snapshotter = containerd.parse_snapshotter(config.text)
+        if not snapshotter:
             why = f"exit status {config.exit_status}" if config.exit_status else "cannot parse it"
             raise NodeUnusable(
                 f"CRI's snapshotter cannot be read from containerd's configuration: {why}",

@@ -59,14 +59,14 @@ class Discovery:
 
 @contextmanager
 def with_discovery_errors(unreachable: Sequence[Attempt]) -> Iterator[None]:
-    """Add the errors of failed attempts to a "not found" error, and the first one's hint."""
+    """Add the errors of failed attempts to a "not found" error, one a line, and the first hint."""
     try:
         yield
     except (ImageNotFound, ClusterNotFound, NodeNotFound) as error:
         errors = [attempt.error for attempt in unreachable if attempt.error]
         if not errors:
             raise
-        message = "; and ".join([error.message, *(e.message for e in errors)])
+        message = "\n  ".join([error.message, *(e.message for e in errors)])
         hint = "; or ".join(filter(None, [errors[0].hint, error.hint]))
         extended = type(error)(message, hint=hint)
         vars(extended).update(vars(error) | {"message": extended.message, "hint": extended.hint})
@@ -86,9 +86,11 @@ def discover(
     that do not exist. UsageError if an address that the user gave for this run is not valid.
     """
     variables = os.environ if environ is None else environ
-    given = {candidate.url for candidate in also}
-    others = [candidate for candidate in candidates(variables) if candidate.url not in given]
-    attempts = _mark_duplicates(probe_all([*also, *others], everything=everything))
+    usual = list(candidates(variables))
+    given = [_with_credentials(candidate, usual) for candidate in also]
+    urls = {candidate.url for candidate in given}
+    others = [candidate for candidate in usual if candidate.url not in urls]
+    attempts = _mark_duplicates(probe_all([*given, *others], everything=everything))
     for attempt in attempts if trace.enabled() else ():
         outcome = attempt.error.message if attempt.error else attempt.same_as or attempt.endpoint
         trace.log(f"engines: {attempt.candidate}: {outcome or 'nothing there'}")
@@ -98,6 +100,12 @@ def discover(
         return Discovery(tuple(attempts))
     absent = tuple(absent_sockets(variables))
     return Discovery((*attempts, *_skipped(attempts, variables)), absent)
+
+
+def _with_credentials(given: Candidate, usual: Sequence[Candidate]) -> Candidate:
+    """Return a given address with the TLS files and the key of a context with the same address."""
+    same = next((candidate for candidate in usual if candidate.url == given.url), given)
+    return attrs.evolve(given, tls=given.tls or same.tls, identity=given.identity or same.identity)
 
 
 def rediscover(earlier: Discovery) -> Discovery:

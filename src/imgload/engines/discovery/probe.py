@@ -192,5 +192,5 @@ def no_engine_error(
     stopped = [start(candidate.url) for candidate in absent if is_installed(candidate)]
     hints = [*takes[:1], error.hint if error else "", *stopped[:1]]
     hints = [*filter(None, hints)] or [start_any(), "name one: --from unix:///path/to/engine.sock"]
-    hint = "; or ".join(dict.fromkeys(hints))
+    hint = "; or ".join(dict.fromkeys("; or ".join(hints).split("; or ")))
     return (type(error) if error else EngineUnreachable)("\n".join(lines), hint=hint)

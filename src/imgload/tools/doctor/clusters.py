@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from imgload.clusters.kubeconfig import current_context, invalid
+from imgload.clusters.cluster import Cluster, find_clusters
+from imgload.clusters.kubeconfig import current_context, invalid_files
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.select import Cluster, find_clusters, provider_of, select_nodes
+from imgload.clusters.provider import provider_of
+from imgload.clusters.select import select_nodes
 from imgload.core.errors import ClusterAmbiguous, ClusterError, ClusterNotFound, ImgloadError
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine
@@ -27,7 +29,10 @@ _LOADERS = ("kind", "k3d")
 
 
 def select_for_checks(
-    engines: Sequence[Engine], wanted: Sequence[str], names: Sequence[str]
+    engines: Sequence[Engine],
+    wanted: Sequence[str],
+    names: Sequence[str],
+    address: str | None = None,
 ) -> tuple[list[Finding], list[Cluster], Sequence[NodeRuntime]]:
     """Return the findings, the clusters, and the nodes of the wanted ones as in `select_nodes`.
 
@@ -49,7 +54,11 @@ def select_for_checks(
             clusters += [cluster for cluster in result if cluster.engine not in known]
     findings[:0] = _context(answering, clusters, decides=not is_named)
     try:
-        nodes = select_nodes(answering, wanted, names) if answering or clusters or names else ()
+        nodes = (
+            select_nodes(answering, wanted, names, address=address)
+            if answering or clusters or names
+            else ()
+        )
         findings += _clusters(clusters, nodes)
     except ClusterError as error:
         nodes = () if is_named else tuple(node for item in clusters for node in item.nodes)
@@ -89,16 +98,14 @@ def _context(
         if not os.path.lexists(path):
             what = f"KUBECONFIG names {path}, which does not exist"
             yield Finding("context", "warning", what, "unset KUBECONFIG; or correct it")
-    for path in paths or [Path.home() / ".kube" / "config"]:
-        if why := invalid(path):
-            what = f"kubectl cannot use {path}: {why}"
-            yield Finding("context", "problem", what, "correct it; or unset KUBECONFIG")
+    for what, hint in invalid_files():
+        yield Finding("context", "problem", what, hint)
     context = current_context()
     exists = any(cluster.context == context for cluster in clusters)
     if context is None:
         yield Finding("context", "info", "no kube context is set")
     elif not exists and provider_of(context) is None:
-        what = f"the kube context {context!r} is not of a local cluster"
+        what = f"the kube context {context!r} does not name a local cluster"
         hint = "name the cluster with --cluster; prune and CI jobs require it"
         yield Finding("context", "warning" if decides else "info", what, hint)
     else:

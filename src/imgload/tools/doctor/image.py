@@ -16,12 +16,12 @@ from typing import Any
 
 import attrs
 
+from imgload.clusters.cluster import Cluster
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.node import Node
 from imgload.clusters.nodes.proof import ExpectedImage, prove
 from imgload.clusters.nodes.survey import Survey, SurveyQuery
-from imgload.clusters.select import Cluster
 from imgload.core.errors import ImgloadError, NodeNotRunning, NotVerified, ReferenceInvalid
 from imgload.core.parallel import call_each
 from imgload.engines.base import Engine

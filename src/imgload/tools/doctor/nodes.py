@@ -13,7 +13,7 @@ from imgload.clusters.nodes import survey
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.batch import NOT_FOUND, Group, Output
 from imgload.clusters.nodes.containerd import DEFAULT_SNAPSHOTTER, NOT_PERMITTED
-from imgload.clusters.nodes.node import Node
+from imgload.clusters.nodes.node import Node, is_containerd_node
 from imgload.clusters.nodes.survey import NodeTraits
 from imgload.core.errors import ImgloadError, NodeUnusable
 from imgload.core.parallel import call_each
@@ -61,7 +61,7 @@ def check_nodes(
 def _check_node(hosts: Mapping[Endpoint, EngineDescription], runtime: NodeRuntime) -> list[Finding]:
     """Check a node in two execs; NodeError if it is stopped or silent."""
     host = hosts.get(runtime.engine.endpoint)
-    if not isinstance(runtime, Node):
+    if not is_containerd_node(runtime):
         traits = runtime.survey(survey.NOTHING).traits
         (crictl,) = runtime.run_all([_CRICTL_VERSION])
         return [*_described(runtime, traits, crictl), *_machine(runtime, traits, host)]

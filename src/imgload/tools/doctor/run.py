@@ -22,6 +22,7 @@ def diagnose(
     *,
     cluster: str | Sequence[str] | None = None,
     nodes: str | Sequence[str] = (),
+    address: str | None = None,
 ) -> Diagnosis:
     """Check everything between the engines and the nodes, without changing anything.
 
@@ -29,12 +30,14 @@ def diagnose(
         image: a name or image ID to follow from the engine to CRI's answer; None for none.
         cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to check; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
 
     Returns:
         the findings; a problem is a finding and raises nothing.
 
     Raises:
         ReferenceInvalid: when `image` is neither a name nor an image ID.
+        UsageError: when `address` is not the path of a socket.
 
     """
     nodes = require_strings(nodes, "nodes")
@@ -42,11 +45,15 @@ def diagnose(
     if image is not None:
         name_of(image := require_string(image, "image"))
     with ExitStack() as stack:
-        return Diagnosis(tuple(_findings(stack, image, clusters, nodes)))
+        return Diagnosis(tuple(_findings(stack, image, clusters, nodes, address)))
 
 
 def _findings(
-    stack: ExitStack, image: str | None, wanted: Sequence[str], names: Sequence[str]
+    stack: ExitStack,
+    image: str | None,
+    wanted: Sequence[str],
+    names: Sequence[str],
+    address: str | None,
 ) -> Iterator[Finding]:
     discovery, invalid = find_engines()
     yield from invalid
@@ -56,7 +63,7 @@ def _findings(
     working = [engine for engine, about in abouts if isinstance(about, EngineDescription)]
     hosts = {e.endpoint: about for e, about in abouts if isinstance(about, EngineDescription)}
     yield from check_receivers(working)
-    findings, clusters, nodes = select_for_checks(working, wanted, names)
+    findings, clusters, nodes = select_for_checks(working, wanted, names, address)
     yield from findings
     yield from check_nodes(nodes, hosts)
     yield from check_skaffold(discovery)

@@ -22,7 +22,15 @@ _SCRIPT = """\
 #!/bin/sh
 {mark}{name}; made by `imgload {name} --install`, and removed by `imgload {name} --uninstall`.
 [ -x {python} ] && exec {python} -P -c "from imgload.cli.dropin import serve; serve('{name}')" "$@"
-echo "ERROR: the imgload that installed $0 no longer exists; remove that file" >&2
+echo "WARNING: the imgload that installed $0 no longer exists; remove that file" >&2
+set -f
+IFS=:
+for folder in $PATH; do
+  real=${{folder:-.}}/{name}
+  [ -f "$real" ] && [ -x "$real" ] || continue
+  head -c 500 "$real" | grep -q "{mark}" || exec "$real" "$@"
+done
+echo "ERROR: no other {name} is on PATH" >&2
 exit 127
 """
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgload.clusters.nodes.base import NodeRuntime
+from imgload.clusters.cluster import find_clusters
 from imgload.clusters.provider import providers
-from imgload.clusters.select import find_clusters
+from imgload.clusters.select import Selection
 from imgload.core.errors import (
     ClusterAmbiguous,
     ClusterNotFound,
@@ -43,17 +43,17 @@ def carry_out(tool: Tool, request: Request, on_event: OnEvent) -> Iterator[Repor
         archives = [stack.enter_context(closing(archive)) for archive in _archives(request)]
         connections = stack.enter_context(Session.open())
         selected = [select(connections.engines, tool, request, name) for name in request.clusters]
-        for nodes in selected:
+        for selection in selected:
+            nodes, clusters = selection.nodes, selection.clusters
             near = nodes[0].engine.endpoint.url
             sources = sorted(connections.sources, key=lambda source: source.address != near)
             try:
                 if request.images:
-                    loader = Loader(sources, nodes, prefer(near, on_event))
+                    loader = Loader(sources, nodes, prefer(near, on_event), clusters=clusters)
                     yield loader.load(request.images, strict_platform=False, on_event=on_event)
                 for archive in archives:
-                    yield Loader([archive], nodes).load(
-                        [], strict_platform=False, on_event=on_event
-                    )
+                    loader = Loader([archive], nodes, clusters=clusters)
+                    yield loader.load([], strict_platform=False, on_event=on_event)
             except ImgloadError as error:
                 yield error
 
@@ -90,9 +90,7 @@ def prefer(address: str, on_event: OnEvent) -> Settle:
     return choose
 
 
-def select(
-    engines: Sequence[Engine], tool: Tool, request: Request, cluster: str
-) -> Sequence[NodeRuntime]:
+def select(engines: Sequence[Engine], tool: Tool, request: Request, cluster: str) -> Selection:
     """Return the nodes of the tool's cluster with this exact name, all on one engine."""
     if request.engine and request.engine not in {engine.name for engine in engines}:
         message = f"KIND_EXPERIMENTAL_PROVIDER is {request.engine}, and no {request.engine} answers"
@@ -121,4 +119,5 @@ def select(
         if name not in nodes:
             message = f"unknown node: {quoted(name)}; available: {', '.join(nodes)}"
             raise NodeNotFound(message, hint="name some of those with --nodes A,B")
-    return [nodes[name] for name in dict.fromkeys(request.nodes)] or first.nodes
+    picked = tuple(nodes[name] for name in dict.fromkeys(request.nodes))
+    return Selection(picked or first.nodes, (first,))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.batch import Output, keepalive_command
@@ -20,6 +21,8 @@ from imgload.oci.digest import Digest
 from imgload.oci.reference import Reference
 from imgload.tools.inventory.base import Inventory, Item, NodeImage, with_images
 
+_CONTAINERS = (*containerd.CTR, "containers", "ls")
+_WITHOUT_NAME = (containerd.CRI_RECORD, containerd.DANGLING)
 _FOLDER = 4096
 _OWN_FOLDERS = {"overlayfs": 2, "fuse-overlayfs": 2}
 """Folders of a snapshot around its content; containerd counts the content only."""
@@ -50,19 +53,25 @@ exec $ctr images tag -- "$record" "$alias"
 """
 
 
-def take_inventory(node: Node) -> Inventory:
-    """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails."""
-    traits, outputs = node.run_for_snapshotter(inventory_commands)
+def take_inventory(node: Node, containers: Sequence[str] = _CONTAINERS) -> Inventory:
+    """List all images in one exec; raise NodeNotRunning, or NodeUnusable if containerd fails.
+
+    `containers` lists the containers with their images.
+    """
+    commands = partial(inventory_commands, containers=containers)
+    traits, outputs = node.run_for_snapshotter(commands)
     with node.naming_node_in_errors():
         return read_inventory(traits.snapshotter, outputs)
 
 
-def inventory_commands(snapshotter: str) -> list[list[Sequence[str]]]:
+def inventory_commands(
+    snapshotter: str, containers: Sequence[str] = _CONTAINERS
+) -> list[list[Sequence[str]]]:
     """Return the commands that list a node's images, in groups to run in parallel."""
     return [
         [*containerd.all_images()],
         [
-            (*containerd.CTR, "containers", "ls"),
+            containers,
             ("crictl", "ps", "-a", "-o", "json"),
             containerd.CONTENT,
             ("sh", "-c", _ON_DISK),
@@ -113,7 +122,7 @@ def _image(
     is_based_on = stock.chain_ids.get(image_id) in stock.in_use
     return NodeImage(
         image_id=image_id,
-        names=tuple(sorted(r.name for r in records if r.name != str(image_id))),
+        names=tuple(sorted(r.name for r in records if not r.name.startswith(_WITHOUT_NAME))),
         loaded_as=tuple(sorted(loaded)),
         since=max(loaded.values(), default=written),
         arrived=written,
@@ -197,7 +206,7 @@ def _aliases(records: Iterable[str], taken: set[str]) -> Mapping[str, str]:
     """Return the normalised names of records that have others, unless these are taken."""
     aliases: dict[str, str] = {}
     for record in records:
-        if record.startswith(containerd.CRI_RECORD):
+        if record.startswith(_WITHOUT_NAME):
             continue
         with suppress(UsageError):
             normalised = str(Reference.parse(record))

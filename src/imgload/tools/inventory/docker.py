@@ -15,15 +15,19 @@ from imgload.clusters.nodes.docker import (
     content_of,
     parse_images,
 )
+from imgload.clusters.nodes.moby import MobyNode
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.core.errors import NodeUnusable, reason
 from imgload.oci.digest import Digest, chain_ids
+from imgload.tools.inventory import containerd
 from imgload.tools.inventory.base import Inventory, Item, NodeImage, with_images
 
-_USED = r"""
+_CONTAINERS = r"""
+echo CONTAINER IMAGE RUNTIME
 ids=$(docker container ls --all --quiet --no-trunc) || exit
-[ -z "$ids" ] || docker container inspect --format '{{.Image}}' $ids || [ $? = 1 ]
+[ -z "$ids" ] || docker container inspect --format '{{.Name}} {{.Image}} docker' $ids || [ $? = 1 ]
 """
+"""Lists all containers like ``ctr containers ls``, with the IDs of their images."""
 _SIZES = 'cd "$1/layerdb/sha256" && exec grep -H "" */size'
 _LABELED = f"cd {LABELS} 2>/dev/null && exec grep -H '' *"
 _WRITTEN = 'cd "$1/imagedb/content/sha256" && exec stat -c "%n %Y" *'
@@ -43,12 +47,14 @@ docker image inspect "$id" >/dev/null 2>&1 || rm -f "{LABELS}/${{id#sha256:}}"
 """Removes the names that still lead to an image, and the image if no container uses it."""
 
 
-def take_inventory(node: DockerNode) -> Inventory:
+def take_inventory(node: DockerNode | MobyNode) -> Inventory:
     """List all images; raise NodeNotRunning, or NodeUnusable if Docker fails."""
+    containers = with_reason(("sh", "-c", _CONTAINERS))
+    if isinstance(node, MobyNode):
+        return containerd.take_inventory(node, containers)
     node.survey(NOTHING)  # where its files are
     files = [("sh", "-c", script, "imgload", node.image_folder) for script in (_SIZES, _WRITTEN)]
-    used, labeled = with_reason(("sh", "-c", _USED)), ("sh", "-c", _LABELED)
-    outputs = node.run_all([used, *files, labeled], [IMAGES])
+    outputs = node.run_all([containers, *files, ("sh", "-c", _LABELED)], [IMAGES])
     with node.naming_node_in_errors():
         return read_inventory(*outputs)
 
@@ -71,7 +77,7 @@ def read_inventory(
             references["snapshot", chain_id] = parent
             parent = [("snapshot", chain_id)]
     written = {Digest("sha256", m[0]): float(m[1]) for m in _TIME.findall(times.text)}
-    in_use = {image_id for line in used.text.split() if (image_id := Digest.try_parse(line))}
+    in_use = {image_id for word in used.text.split() if (image_id := Digest.try_parse(word))}
     tops = {i.image_id: chain_ids(i.diff_ids)[-1] for i in images if i.diff_ids}
     stock = Inventory(
         sizes={item: bytes_of.get(item[1], 0) for item in references},
@@ -107,6 +113,12 @@ def _seconds(text: str) -> float | None:
     return None
 
 
-def remove_images(node: DockerNode, images: Sequence[NodeImage], _before: Inventory) -> None:
+def remove_images(
+    node: DockerNode | MobyNode, images: Sequence[NodeImage], before: Inventory
+) -> None:
     """Remove images; a name that refers to another image by now stays, with that image."""
-    node.run_all([("sh", "-c", _REMOVE, "imgload", str(i.image_id), *i.names) for i in images])
+    if isinstance(node, MobyNode):
+        containerd.remove_images(node, images, before)
+    else:
+        words = ((str(image.image_id), *image.names) for image in images)
+        node.run_all([("sh", "-c", _REMOVE, "imgload", *w) for w in words])

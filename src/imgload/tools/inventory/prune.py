@@ -13,11 +13,13 @@ from typing import Any
 
 import attrs
 
+from imgload.clusters.cluster import Cluster
 from imgload.clusters.nodes import containerd
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.core.arguments import require_flags, require_strings
 from imgload.core.errors import JSON_VERSION, ImgloadError, NotRemoved, UsageError, error_json
 from imgload.core.parallel import in_parallel
+from imgload.loader.record import change_record
 from imgload.loader.session import Session
 from imgload.oci.digest import Digest
 from imgload.oci.reference import matches, repositories_of, require_repositories
@@ -166,7 +168,19 @@ def prune(
         report = PruneReport(tuple(in_parallel(calls)), dry_run)
     if not report.ok:
         raise PruneFailed(report)
+    for chosen in () if dry_run else selection.clusters:
+        change_record(chosen, removed=_removed_names(report, chosen))
     return report
+
+
+def _removed_names(report: PruneReport, cluster: Cluster) -> set[str]:
+    """Return the names that were removed, and that no node of a cluster can have any more."""
+    members = {member.name for member in cluster.members}
+    nodes = [node for node in report.nodes if node.node in members]
+    if len(nodes) < len(members):
+        return set()
+    kept = {name for node in nodes for kept in node.kept for name in kept.image.names}
+    return {name for node in nodes for image in node.removed for name in image.names} - kept
 
 
 def _prune(node: NodeRuntime, policy: Policy, *, dry_run: bool) -> NodePruned:

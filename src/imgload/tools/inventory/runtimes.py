@@ -1,31 +1,20 @@
-"""Lists and removes the images of a node with the functions for its runtime."""
+"""Lists and removes the images of a node with the module of its runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from imgload.clusters.nodes.base import NodeRuntime
-from imgload.clusters.nodes.crio import CrioNode
-from imgload.clusters.nodes.docker import DockerNode
-from imgload.clusters.nodes.node import Node
 from imgload.core.errors import NodeUnusable
-from imgload.tools.inventory import containerd, crio, docker
 from imgload.tools.inventory.base import Inventory, NodeImage
-
-Take = Callable[[Any], Inventory]
-Remove = Callable[[Any, Sequence[NodeImage], Inventory], None]
-_RUNTIMES: Mapping[type[NodeRuntime], tuple[Take, Remove]] = {
-    Node: (containerd.take_inventory, containerd.remove_images),
-    DockerNode: (docker.take_inventory, docker.remove_images),
-    CrioNode: (crio.take_inventory, crio.remove_images),
-}
 
 
 def take_inventory(node: NodeRuntime) -> Inventory:
     """List all images of a node; raise NodeNotRunning, or NodeUnusable if that fails."""
-    take, _ = _functions_for(node)
-    return take(node)
+    inventory: Inventory = _module_for(node).take_inventory(node)
+    return inventory
 
 
 def remove_images(node: NodeRuntime, images: Sequence[NodeImage], before: Inventory) -> Inventory:
@@ -33,14 +22,12 @@ def remove_images(node: NodeRuntime, images: Sequence[NodeImage], before: Invent
 
     A name that refers to another image by now stays.
     """
-    _, remove = _functions_for(node)
-    remove(node, images, before)
+    _module_for(node).remove_images(node, images, before)
     return take_inventory(node)
 
 
-def _functions_for(node: NodeRuntime) -> tuple[Take, Remove]:
-    for runtime, functions in _RUNTIMES.items():
-        if isinstance(node, runtime):
-            return functions
+def _module_for(node: NodeRuntime) -> ModuleType:
+    if node.runtime_name:
+        return import_module(f"{__package__}.{node.runtime_name}")
     node.require_running()
     raise NodeUnusable(f"imgload cannot list the images of {node.name}", node=node.name)

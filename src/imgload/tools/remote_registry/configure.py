@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -30,7 +31,7 @@ MARK = "# Written by imgload registry connect; imgload registry disconnect takes
 """The first line of our hosts.toml files; must not change: it identifies files on nodes."""
 _WRITTEN = "# Written by imgload "
 """The begin of the first line of every file that a command of imgload writes."""
-_URL = re.compile(r"(https?)://([^/]{1,300})/?", re.ASCII)
+_URL = re.compile(r"(?:(https?)://)?([^/]{1,300})/?", re.ASCII)
 _FOLDERS = r"""
 set -eu
 fail() { printf '%s\n' "$1" >&2; exit 1; }
@@ -109,14 +110,22 @@ class RegistryUrl:
 
     @classmethod
     def parse(cls, text: str) -> RegistryUrl:
-        """Parse ``http://host:port``; UsageError if it has a path, a user or a password."""
+        """Parse ``http://host:port``; UsageError if it has a path, a user or a password.
+
+        Without a scheme, a loopback address means plain HTTP, as for ``docker push``.
+        """
         match = _URL.fullmatch(require_string(text, "url"))
         if not match or not _is_registry(match[2]):
             raise UsageError(
                 f"not a registry's URL: {text!r:.300}",
                 hint="write it like http://registry:5000 or https://registry.example",
             )
-        return cls(match[1], match[2])
+        url = cls(match[1] or "http", match[2])
+        if not (match[1] or url.is_loopback):
+            secure = shlex.quote(f"https://{url.host}")
+            hint = f"add the scheme: {shlex.quote(str(url))}, or {secure}"
+            raise UsageError(f"the registry's URL has no scheme: {text!r:.300}", hint=hint)
+        return url
 
     @property
     def is_loopback(self) -> bool:

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import attrs
 
+from imgload.core import trace
 from imgload.core.errors import (
     DigestMismatch,
     EngineError,
@@ -110,6 +111,7 @@ class RegistryClient:
         with self.map_errors("GET", target), closing(self.connection()) as connection:
             connection.request("GET", target, headers={"Range": "bytes=0-1"})
             response = connection.getresponse()
+            trace.log(f"{self.url} GET {target}: {response.status}")
             redirected = response.status >= HTTPStatus.MULTIPLE_CHOICES
             return not redirected and response.read(2) == b"\x1f\x8b"
 
@@ -138,18 +140,30 @@ class RegistryClient:
 
     def request(self, method: str, target: str, action: str, *ok: int, **options: Any) -> Response:
         """Send a request with http.client's options, and expect one of the statuses `ok`."""
+        line, began = f"{method} {target}", time.monotonic()
         with self.map_errors(method, target), closing(self.connection()) as connection:
             connection.request(method, target, **options)
-            return self.receive(connection, action, *ok)
+            return self.receive(connection, line, action, *ok, since=began)
 
     def connection(self) -> http.client.HTTPConnection:
         plain = self.url.scheme == "http"
         kind = http.client.HTTPConnection if plain else http.client.HTTPSConnection
         return kind(self.url.host, timeout=_TIMEOUT_SECONDS)
 
-    def receive(self, connection: http.client.HTTPConnection, action: str, *ok: int) -> Response:
-        """Read a response, no longer than a manifest; another status raises RegistryError."""
+    def receive(
+        self,
+        connection: http.client.HTTPConnection,
+        line: str,
+        action: str,
+        *ok: int,
+        since: float | None = None,
+    ) -> Response:
+        """Read a response, no longer than a manifest; another status raises RegistryError.
+
+        The log has the request's `line`, and its time `since` it began.
+        """
         response = connection.getresponse()
+        trace.log(f"{self.url} {line}: {response.status}", since)
         body = response.read(MAX_DOCUMENT + 1)
         if len(body) > MAX_DOCUMENT:
             raise http.client.HTTPException(f"the response has more than {MAX_DOCUMENT} bytes")
@@ -179,6 +193,7 @@ class RegistryClient:
             yield
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            trace.log(f"{self.url} {method} {target}: {reason}")
             raise RegistryError(
                 f"{self.url} does not answer ({method} {target.partition('?')[0]}): {reason}",
                 hint="check that the registry runs and that this machine reaches it:"
@@ -288,9 +303,10 @@ class ForwardedUpload:
         client, action = self._sink.client, f"uploading {digest}"
         with self._sink.record_error():
             if self._connection:
-                with client.map_errors("PATCH", self._location), closing(self._connection):
-                    self._connection.send(b"0\r\n\r\n")
-                    _, headers, _ = client.receive(self._connection, action, HTTPStatus.ACCEPTED)
+                line = f"PATCH {self._location}"
+                with client.map_errors("PATCH", self._location), closing(self._connection) as sent:
+                    sent.send(b"0\r\n\r\n")
+                    _, headers, _ = client.receive(sent, line, action, HTTPStatus.ACCEPTED)
                 self._location = client.location(headers)
             joint = "&" if "?" in self._location else "?"
             target = f"{self._location}{joint}digest={digest}"

@@ -17,6 +17,7 @@ from typing import IO
 
 import attrs
 
+from imgload.core import trace
 from imgload.core.compression import Decompressor
 from imgload.core.errors import DigestMismatch
 from imgload.core.state import BLOBS, private_folder, state_folder
@@ -108,8 +109,10 @@ class BlobCache:
             if excess <= 0:
                 break
             if entry.path != str(keep):
+                digest = Digest.parse(entry.name.replace("-", ":", 1))
+                trace.log(f"cache: {digest} ({size_text(size)}) is removed as least recently used")
                 Path(entry.path).unlink(missing_ok=True)
-                self._intact.discard(Digest.parse(entry.name.replace("-", ":", 1)))
+                self._intact.discard(digest)
                 excess -= size
 
 

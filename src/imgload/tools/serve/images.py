@@ -15,6 +15,7 @@ from functools import partial
 
 import attrs
 
+from imgload.core import trace
 from imgload.core.errors import (
     EngineFailed,
     EngineUnreachable,
@@ -96,10 +97,13 @@ class LocalImages:
 
     def find(self, reference: Reference, platform: Platform | None) -> Image | None:
         """Return the image to serve under a name, or None; errors as for `locate`."""
+        image = None
         if not self.patterns or matches(str(reference), self.patterns):
             image = self._locate(reference, platform, self.engines)
-            return None if refusal(reference, image, self.patterns, pulled=self.pulled) else image
-        return None
+        if reason := refusal(reference, image, self.patterns, pulled=self.pulled):
+            trace.log(f"{reference.familiar} is not served: {reason}")
+            return None
+        return image
 
     def tags(self, repository: Reference, platform: Platform) -> list[str]:
         """Return the tags under which images of a repository are served."""
@@ -146,6 +150,7 @@ class LocalImages:
         key = (image.origin.address, image.target, image.platform, pin)
         with self._exclusive(image.origin.address):
             if served := self._served_as(key):
+                trace.log(f"{name}: all of it is in the cache")
                 return served
             served = ServedImage(image, self._fetch(image, name, keep=pin is not None))
             if any(self.cache.size(blob) is None for blob in served.blobs):
@@ -192,6 +197,7 @@ class LocalImages:
             if self.cache.size(digest) is None:
                 with contextlib.suppress(ImgloadError):
                     [name] = image.names[:1]
+                    trace.log(f"{name}: {digest} is no longer in the cache")
                     self._fetch(image, name, keep=pinned(name) is not None)
 
     def close(self) -> None:
@@ -246,10 +252,13 @@ def _ways(
     missing = {diff_id for blob, diff_id in pairs if receiver.lacks(blob, diff_id)}
     facts = facts_of(image, missing, memory)
     save = partial(_save, image, name, receiver, memory)
-    if not (facts.pushable and isinstance(image.origin, Pusher)):
-        return [save]
-    by_push = partial(push, image.origin, {image: (name,)}, receiver)
-    return [by_push, save] if choose("auto", facts).push else [save, by_push]
+    ways: list[Callable[[], object]] = [save]
+    if facts.pushable and isinstance(image.origin, Pusher):
+        by_push = partial(push, image.origin, {image: (name,)}, receiver)
+        ways = [by_push, save] if choose("auto", facts).push else [save, by_push]
+    way = "saves" if ways[0] is save else "pushes"
+    trace.log(f"{name}: {image.origin.describe} {way} it into the cache: {facts.summary}")
+    return ways
 
 
 def _save(image: Image, name: str, receiver: CacheReceiver, memory: EngineCache) -> None:

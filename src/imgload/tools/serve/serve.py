@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,11 @@ from functools import partial
 
 import attrs
 
-from imgload.clusters.nodes.node import Node, containerd_nodes
+from imgload.clusters.cluster import Member, find_clusters
+from imgload.clusters.nodes.node import Node, containerd_nodes, is_containerd_node
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import Member, find_clusters
 from imgload.core.arguments import require_strings
-from imgload.core.errors import ImgloadError, UsageError
+from imgload.core.errors import ImgloadError, NodeUnusable, UsageError
 from imgload.core.parallel import in_parallel, result_or_error
 from imgload.engines.base import ContainerHost, Engine
 from imgload.engines.discovery.discover import Discovery, connect, rediscover
@@ -31,7 +32,7 @@ from imgload.tools.serve.cache import BlobCache
 from imgload.tools.serve.images import LocalImages
 from imgload.tools.serve.nodes import restore, set_up
 from imgload.tools.serve.running import Running, claim, stop_running
-from imgload.tools.serve.store import NodePull, NodeRequest, NodeStore
+from imgload.tools.serve.store import NodePull, NodeStore
 from imgload.transports.pull import VM_HOSTS
 
 _TICK_SECONDS = 0.25
@@ -73,7 +74,7 @@ class NodeReady:
     wiring: NodeWiring
 
 
-ServeEvent = NodePull | NodeRequest | NodeReady | Note
+ServeEvent = NodePull | NodeReady | Note
 
 
 @attrs.define
@@ -83,6 +84,8 @@ class _Setup:
     member: Member
     secret: str
     node: Node | None = None
+    can_pull: bool = True
+    """Whether it has containerd, as far as known: the runtime of a node does not change."""
     error: str = ""
     retry_at: float = 0.0
     retry_seconds: float = _POLL_SECONDS
@@ -197,9 +200,29 @@ class Serve:
             for container, member in members.items()
             if container not in self._setups or self._setups[container].retry_at <= now
         ]
-        for wiring in in_parallel([partial(self._set_up, member) for member in due]) if due else ():
-            if wiring:
-                yield NodeReady(wiring)
+        wirings = in_parallel([partial(self._set_up, member) for member in due]) if due else []
+        self._require_node_that_pulls()
+        yield from (NodeReady(wiring) for wiring in wirings if wiring)
+
+    def _require_node_that_pulls(self) -> None:
+        """Raise NodeUnusable if all named clusters run, and none of their nodes has containerd."""
+        members = [setup.member for setup in self._setups.values()]
+        running = {member.node.cluster: member.tool for member in members}
+        names = {
+            name for cluster, tool in running.items() for name in (cluster, *tool.contexts(cluster))
+        }
+        wanted = self.options.clusters
+        if (
+            wanted
+            and names.issuperset(wanted)
+            and not any(s.can_pull for s in self._setups.values())
+        ):
+            nodes = ", ".join(member.name for member in members)
+            clusters = " ".join(f"-c {shlex.quote(name)}" for name in wanted)
+            raise NodeUnusable(
+                f"no node can pull from imgload, because none runs containerd: {nodes}",
+                hint=f"load each new build instead: imgload watch {clusters} '*'",
+            )
 
     def _engine_is_back(self, engine: Engine) -> None:
         """Remove temporary tags of interrupted pushes, and set the nodes up again.
@@ -220,8 +243,9 @@ class Serve:
             if self._closing:
                 return None
             try:
-                [node] = containerd_nodes([member.open()])
-                setup.node = node
+                opened = member.open()
+                setup.can_pull = opened.runtime_name in {"", Node.runtime_name}
+                [setup.node] = [node] = containerd_nodes([opened])
                 platform = node.survey(NOTHING).traits.platform
                 self.store.nodes[container] = node.name, platform
                 urls, restart = self._urls(node, setup.secret), self.options.restart_containerd
@@ -247,7 +271,8 @@ class Serve:
     def _port(self, address: str) -> int | None:
         with self._lock:
             if address not in self._ports:
-                server = serving(address, self.store, self._secrets, self.store.count)
+                store = self.store
+                server = serving(address, store, self._secrets, store.count, store.name_of)
                 try:
                     self._ports[address] = self._servers.enter_context(server)
                 except OSError:
@@ -284,8 +309,7 @@ def _running_members(hosts: Sequence[ContainerHost], clusters: Sequence[str] = (
 
 def _restore_running(hosts: Sequence[ContainerHost]) -> list[NodeWiring]:
     nodes = in_parallel([member.open for member in _running_members(hosts)])
-    with_containerd = [node for node in nodes if isinstance(node, Node)]
-    return in_parallel([partial(restore, node) for node in with_containerd])
+    return in_parallel([partial(restore, node) for node in nodes if is_containerd_node(node)])
 
 
 def stop() -> tuple[bool, list[NodeWiring]]:

@@ -67,15 +67,6 @@ class NodePull:
         }
 
 
-@attrs.frozen
-class NodeRequest:
-    """A node's request for a name, and whether it was answered."""
-
-    node: str
-    name: str
-    served: bool
-
-
 @attrs.define
 class _Pull:
     name: str
@@ -90,13 +81,16 @@ class NodeStore:
     """The local images as the store of a `ReadServer`; nodes are known by their container IDs."""
 
     images: LocalImages
-    notify: Callable[[NodePull | NodeRequest], None]
+    notify: Callable[[NodePull], None]
     """Called from several threads."""
     nodes: dict[str, tuple[str, Platform]] = attrs.field(factory=dict)
     """The name and the platform of each node."""
     _probes: deque[str] = attrs.field(factory=lambda: deque(maxlen=256))
     _pulls: OrderedDict[tuple[str, Digest], _Pull] = attrs.field(factory=OrderedDict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
+
+    def name_of(self, node: str) -> str:
+        return self.nodes[node][0]
 
     def was_asked(self, repository: str) -> bool:
         """Whether a node has requested the repository of a probe."""
@@ -126,7 +120,6 @@ class NodeStore:
         except ImgloadError as error:
             self.notify(NodePull(node_name, reference.familiar, error=error))
             return None
-        self.notify(NodeRequest(node_name, reference.familiar, served is not None))
         if served:
             self._begin(node, reference, served, began)
         return served
@@ -172,7 +165,7 @@ class NodeStore:
                 if pull.bytes_sent and time.monotonic() - pull.last > _IDLE_SECONDS:
                     image_id = pull.served.content.config.digest
                     seconds = pull.last - pull.began
-                    name = self.nodes[node][0]
+                    name = self.name_of(node)
                     finished.append(NodePull(name, pull.name, image_id, pull.bytes_sent, seconds))
                     pull.bytes_sent = 0
         return finished

@@ -242,7 +242,7 @@ def _pushed_digest(text: str, command: str) -> Digest:
     if match := _PUSHED.search(text):
         return Digest.parse(match[1])
     message = f"{command} printed no digest, so the image may not have been pushed"
-    raise BuildFailed(message, hint="its own messages stand above")
+    raise BuildFailed(message, hint="see the builder's output above")
 
 
 def run(argv: Sequence[str], folder: Path | None = None, environ: Environ = None) -> None:
@@ -308,7 +308,7 @@ def _wait(process: subprocess.Popen[bytes], argv: Sequence[str]) -> None:
     if status := process.wait():
         result = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
         message = f"{' '.join(argv[:2])} failed with {result}"
-        raise BuildFailed(message, hint="its own messages stand above")
+        raise BuildFailed(message, hint="see the builder's output above")
 
 
 @contextmanager

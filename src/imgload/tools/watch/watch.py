@@ -15,9 +15,10 @@ from typing import Any
 
 import attrs
 
+from imgload.clusters.cluster import Cluster
 from imgload.clusters.nodes.base import NodeRuntime
 from imgload.clusters.nodes.survey import NOTHING
-from imgload.clusters.select import Cluster, select
+from imgload.clusters.select import select
 from imgload.core.arguments import require_callback, require_flags, require_strings
 from imgload.core.errors import (
     JSON_VERSION,
@@ -87,16 +88,16 @@ class WatchedLoad:
 class ClusterSelector:
     """A selection of nodes that does not follow later changes of the kube context.
 
-    It keeps the engines that run the nodes, and the clusters' names; none if nodes were named. A
-    pattern selects nodes once, since the kube context may change.
+    It keeps the engines that run the nodes, and their clusters. A pattern selects nodes once, since
+    the kube context may change.
     """
 
     engines: Sequence[ContainerHost]
-    clusters: Sequence[str]
     names: Sequence[str]
     nodes: tuple[NodeRuntime, ...] = ()
     notes: tuple[str, ...] = ()
     selected: tuple[Cluster, ...] = ()
+    address: str | None = None
 
     @classmethod
     def settle(
@@ -104,19 +105,21 @@ class ClusterSelector:
         engines: Sequence[ContainerHost],
         cluster: str | Sequence[str] | None,
         names: Sequence[str],
+        address: str | None = None,
     ) -> ClusterSelector:
         """Select nodes once; arguments and errors as for `select_nodes`."""
-        selection = select(engines, cluster, names)
+        selection = select(engines, cluster, names, address=address)
         nodes = selection.nodes
-        wanted = () if cluster is None else require_strings(cluster, "cluster")
-        clusters = wanted or [chosen.name for chosen in selection.clusters]
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
-        return cls(own or engines, clusters, picked, nodes, selection.notes, selection.clusters)
+        about = (nodes, selection.notes, selection.clusters, address)
+        return cls(own or engines, picked, *about)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
-        selection = select(self.engines, self.clusters, self.names)
+        selection = select(
+            self.engines, None, self.names, address=self.address, again=self.selected
+        )
         nodes, self.selected = selection.nodes, selection.clusters
         before = {node.container.id for node in self.nodes}
         if [node.container for node in nodes] != [node.container for node in self.nodes]:
@@ -170,6 +173,7 @@ class Watch:
         *,
         cluster: str | Sequence[str] | None = None,
         nodes: str | Sequence[str] = (),
+        address: str | None = None,
         source: str | PathLike[str] | None = None,
         restart: bool = False,
         on_event: Callable[[Event], None] = lambda _: None,
@@ -186,7 +190,7 @@ class Watch:
             if not sources:
                 raise UsageError(f"{source} is not an engine", hint="watch one: --from docker")
             with with_discovery_errors(connections.discovery.unreachable):
-                selection = ClusterSelector.settle(connections.engines, cluster, names)
+                selection = ClusterSelector.settle(connections.engines, cluster, names, address)
             if restart:
                 require_clusters(selection.selected)
             watch = cls(sources, selection, parsed, on_event, restart=restart)
@@ -201,7 +205,7 @@ class Watch:
         """Yield loads and notes for ever."""
         Task(partial(_prepare, self.selection.nodes))
         engines = " and ".join(source.describe for source in self.sources)
-        nodes = ", ".join(node.name for node in self.selection.nodes)
+        nodes = ", ".join(map(_described, self.selection.nodes))
         yield from map(Note, self.selection.notes)
         yield Note(f"watching {engines} for {', '.join(self.patterns)}; loading into {nodes}")
         while True:
@@ -310,6 +314,11 @@ class Watch:
         return [_watched_load(names, began, report, error)]
 
 
+def _described(node: NodeRuntime) -> str:
+    state = node.container.state
+    return node.name if state == "running" else f"{node.name} ({state})"
+
+
 def _prepare(nodes: Sequence[NodeRuntime]) -> None:
     """Before the first build, import modules and read the nodes' constant traits."""
     import_module("imgload.loader.execute")
@@ -346,6 +355,7 @@ def watch(  # noqa: PLR0913 - options
     *,
     cluster: str | Sequence[str] | None = None,
     nodes: str | Sequence[str] = (),
+    address: str | None = None,
     source: str | PathLike[str] | None = None,
     restart: bool = False,
     on_event: Callable[[Event], None] = lambda _: None,
@@ -360,6 +370,7 @@ def watch(  # noqa: PLR0913 - options
         patterns: names in which ``*`` matches anything: ``app:dev-*``; without a tag, every tag.
         cluster: the cluster's name, or several; None for the kube context's, or the only one.
         nodes: names of the nodes to load; empty for all nodes of the cluster.
+        address: the path of containerd's socket on the nodes; None to find it.
         source: ``docker``, ``podman`` or an engine's URL; None for every engine.
         restart: restart the workloads that use a changed image, as for `imgload.load`.
         on_event: called with the events of each load, from several threads.
@@ -371,13 +382,14 @@ def watch(  # noqa: PLR0913 - options
     Raises:
         EngineError: when at the start no engine can be used.
         ClusterError: when at the start the cluster or a node does not exist.
-        UsageError: when a pattern or the source is invalid.
+        UsageError: when a pattern, the source or the address is invalid.
 
     """
     with Watch.open(
         patterns,
         cluster=cluster,
         nodes=nodes,
+        address=address,
         source=source,
         restart=restart,
         on_event=on_event,

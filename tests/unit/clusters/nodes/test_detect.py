@@ -1,13 +1,16 @@
 """The runtime of a node, from output of the command that looks for it."""
 
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 
+from imgload.clusters.nodes.containerd import CTR
 from imgload.clusters.nodes.crio import CrioNode
 from imgload.clusters.nodes.detect import UnusableNode, detect, endpoint_of
 from imgload.clusters.nodes.docker import DockerNode
+from imgload.clusters.nodes.moby import MobyNode
 from imgload.clusters.nodes.node import Node, containerd_nodes
 from imgload.clusters.nodes.survey import NOTHING
 from imgload.core.errors import EngineFailed, NodeError, NodeNotRunning, NodeUnusable
@@ -74,6 +77,52 @@ def test_a_node_has_the_runtime_that_its_kubelet_uses(
     assert node.resolve_command(["crictl", "info"])[-3:] == ("-i", node.endpoint, "info")
     with pytest.raises(NodeUnusable, match="does not run containerd"):
         containerd_nodes([node])
+
+
+STORE = [["driver-type", "io.containerd.snapshotter.v1"]]
+SOCKET = "/var/run/docker/containerd/containerd.sock"
+OWN = {"Address": SOCKET, "Namespaces": {"Containers": "other"}}
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"Driver": "overlayfs", "DriverStatus": STORE}, "ctr -n moby images ls"),
+        (
+            {"Driver": "native", "DriverStatus": STORE, "Containerd": OWN},
+            f"ctr --address {SOCKET} -n other images ls",
+        ),
+        ({"Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]]}, None),
+        ({}, None),
+    ],
+)
+def test_docker_may_keep_its_images_in_a_containerd(
+    tmp_path: Path, info: object, expected: str | None
+) -> None:
+    """Docker reports where; CRI is still that for Docker, whose nodes pull with no containerd."""
+    look = f"endpoint /var/run/cri-dockerd.sock\ndocker {json.dumps(info)}\n{CONTAINERD}"
+    node = node_that_prints(tmp_path, look)
+    if expected is None:
+        assert isinstance(node, DockerNode)
+        return
+    assert isinstance(node, MobyNode)
+    assert " ".join(node.resolve_command((*CTR, "images", "ls"))) == expected
+    assert node.resolve_command(["crictl", "info"])[-2:] == (
+        "unix:///var/run/cri-dockerd.sock",
+        "info",
+    )
+    with pytest.raises(NodeUnusable, match="does not run containerd"):
+        containerd_nodes([node])
+
+
+@pytest.mark.parametrize("name", ["--help", "a b", "", {"a": "b"}, "x" * 300 + "\n"])
+def test_names_in_dockers_answer_are_checked(tmp_path: Path, name: object) -> None:
+    """They become words of commands."""
+    info = json.dumps({"Driver": name, "DriverStatus": STORE})
+    node = node_that_prints(tmp_path, f"endpoint /run/cri-dockerd.sock\ndocker {info}\n")
+    assert isinstance(node, UnusableNode)
+    with pytest.raises(NodeUnusable, match="names no usable snapshotter"):
+        node.survey(NOTHING)
 
 
 def test_a_stopped_node_is_not_asked(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def everything(given_: Words, folder: Path) -> Recording:
     container = Container(given_.container, given_.container, "running", {})
     platform = Platform(given_.platform, given_.platform)
     image = sourced(given_.name, DIGEST, (DIGEST,))
-    question = SurveyQuery.about([image])
+    question = SurveyQuery.about([image], loaded=True)
     for runtime in (None, K3S):
         node = Node(given_.container, engine, container)
         node.runtime = runtime or node.runtime

@@ -250,7 +250,7 @@ def test_explained_extends_a_not_found_error() -> None:
     attempt = silent(EngineUnreachable("docker is gone", hint="start it"), chosen=True)
     with pytest.raises(ImageNotFound) as caught, with_discovery_errors([attempt]):
         raise ImageNotFound("no image", hint="build it", image="app")
-    assert caught.value.message == "no image; and docker is gone"
+    assert caught.value.message == "no image\n  docker is gone"
     assert (caught.value.hint, caught.value.image) == ("start it; or build it", "app")
     with pytest.raises(ClusterNotFound, match=r"^no cluster$"), with_discovery_errors([]):
         raise ClusterNotFound("no cluster")

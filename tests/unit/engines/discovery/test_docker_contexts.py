@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from imgload.core.errors import EngineUnreachable
-from imgload.engines.discovery.candidates import Candidate, chosen_context, other_contexts
+from imgload.engines.discovery.candidates import (
+    Candidate,
+    chosen_context,
+    named_address,
+    other_contexts,
+)
+from imgload.engines.discovery.discover import discover
 from tests.unit.bounds import memory_below, within
 
 
@@ -149,6 +155,19 @@ def test_a_context_has_its_tls_files(tmp_path: Path) -> None:
     assert found
     assert found.tls
     assert (found.tls.ca, found.tls.cert, found.tls.verify) == (folder / "ca.pem", None, True)
+
+
+def test_an_address_of_the_context_is_used_with_its_tls_files(tmp_path: Path) -> None:
+    """Such as that of `imgload restore`, which has the address only."""
+    url = "tcp://127.0.0.1:1"
+    folder = context(tmp_path, "remote", {"Host": url})
+    folder.mkdir(parents=True)
+    (folder / "ca.pem").write_text("x")
+    variables = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "remote", "HOME": "/none"}
+    given = [named_address(address, "--from", {}) for address in (url, "tcp://127.0.0.1:2")]
+    first, second, *_ = discover(variables, also=given).attempts
+    assert first.candidate.tls
+    assert (first.candidate.tls.ca, second.candidate.tls) == (folder / "ca.pem", None)
 
 
 @pytest.mark.parametrize(("skip", "verify"), [(True, False), (False, True), ("yes", True)])

@@ -12,6 +12,7 @@ from imgload.engines.endpoint import Endpoint
 STALE = Candidate("docker", "unix:///d", "DOCKER_HOST", chosen=True, undo="unset DOCKER_HOST")
 USUAL = Candidate("podman", "unix:///p", "rootless Podman")
 GONE = EngineUnreachable("docker is gone", hint="start docker")
+UNSET = "unset DOCKER_HOST"
 DENIED = EngineNotPermitted("podman may not be asked", hint="ask nicely")
 
 
@@ -39,14 +40,16 @@ def test_no_engine_error_has_the_class_and_hint_of_the_choice(swapped: bool) -> 
     assert isinstance(no_engine_error([odd, attempts[1]], []), EngineNotPermitted)
 
 
-def test_no_engine_error_suggests_a_skipped_engine_first() -> None:
-    """It was passed over for the choice."""
-    other = Candidate("docker", "unix:///o", "Colima", take="unset DOCKER_HOST")
+@pytest.mark.parametrize("hint", ["start docker", f"start docker; or {UNSET}"])
+def test_no_engine_error_suggests_a_skipped_engine_first(hint: str) -> None:
+    """It was passed over for the choice; each step is suggested once."""
+    gone = EngineUnreachable("docker is gone", hint=hint)
+    other = Candidate("docker", "unix:///o", "Colima", take=UNSET)
     reason = "DOCKER_HOST overrides it"
     hidden = Attempt(other, Endpoint("docker", "unix:///o"), skip_reason=reason)
-    error = no_engine_error([Attempt(STALE, error=GONE), hidden], [])
+    error = no_engine_error([Attempt(STALE, error=gone), hidden], [])
     assert "docker at unix:///o answers but is not used: DOCKER_HOST overrides it" in str(error)
-    assert error.hint == "unset DOCKER_HOST; or start docker"
+    assert error.hint == f"{UNSET}; or start docker"
 
 
 def test_no_engine_error_without_attempts_suggests_start_and_from() -> None:

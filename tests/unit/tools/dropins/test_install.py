@@ -150,17 +150,21 @@ def test_install_quotes_the_folder_for_the_shell(on_path: OnPath, name: str) -> 
     assert call("load", "-h").returncode == 0
 
 
-def test_drop_in_explains_a_missing_python(
+def test_drop_in_without_its_python_runs_the_real_program(
     on_path: OnPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its virtual environment may have been deleted."""
-    [first] = on_path("a")
+    """With a warning: its virtual environment may have been deleted."""
+    first, second, last = on_path("a", "b", "c d")
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     install("kind", TAKES, first)
+    (second / "kind").symlink_to(first / "kind")
     done = call("get", "clusters")
     assert done.returncode == 127
+    assert f"installed {first}/kind no longer exists; remove that file" in done.stderr
+    write(last, '#!/bin/sh\nprintf "<%s>" "$@"\n')
+    done = call("get", "a  b", "*")
+    assert (done.returncode, done.stdout) == (0, "<get><a  b><*>")
     assert "remove that file" in done.stderr
-    assert str(first / "kind") in done.stderr
 
 
 def test_install_explains_the_order_on_path(on_path: OnPath) -> None:

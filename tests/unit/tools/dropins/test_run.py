@@ -39,7 +39,7 @@ def nodes(cluster: str, count: int = 1) -> list[Container]:
 def chosen(engines: list[LocalEngine], request: Request = LISTED) -> list[tuple[str, str]]:
     reachable: list[Engine] = [*engines]
     selected = select(reachable, KIND, request, request.clusters[0])
-    return [(node.engine.name, node.name) for node in selected]
+    return [(node.engine.name, node.name) for node in selected.nodes]
 
 
 def test_select_prefers_docker(tmp_path: Path) -> None:

@@ -36,10 +36,12 @@ URL = RegistryUrl.parse("http://registry:5000")
         ("http://registry:5000", "http://registry:5000"),
         ("https://registry.example/", "https://registry.example"),
         ("http://[fd00::1]:5000", "http://[fd00::1]:5000"),
+        ("localhost:5001", "http://localhost:5001"),
+        ("127.0.0.2:5001", "http://127.0.0.2:5001"),
     ],
 )
 def test_parse_accepts_hosts_with_and_without_a_port(text: str, expected: str) -> None:
-    """A trailing slash is not a path."""
+    """A trailing slash is not a path. As for ``docker push``, a loopback address is plain HTTP."""
     assert str(RegistryUrl.parse(text)) == expected
 
 

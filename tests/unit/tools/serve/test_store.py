@@ -22,7 +22,7 @@ from imgload.oci.document import Manifest
 from imgload.tools.serve import store as module
 from imgload.tools.serve.cache import BlobCache
 from imgload.tools.serve.images import LocalImages
-from imgload.tools.serve.store import NodePull, NodeRequest, NodeStore
+from imgload.tools.serve.store import NodePull, NodeStore
 from tests.unit.archives import NAME, Image, layer
 from tests.unit.stored import AMD, StoredEngine
 
@@ -99,12 +99,12 @@ def engine(tmp_path: Path) -> CountedEngine:
 
 
 @pytest.fixture
-def events() -> list[NodePull | NodeRequest]:
+def events() -> list[NodePull]:
     return []
 
 
 @pytest.fixture
-def store(engine: CountedEngine, events: list[NodePull | NodeRequest]) -> NodeStore:
+def store(engine: CountedEngine, events: list[NodePull]) -> NodeStore:
     images = LocalImages([engine], BlobCache.open(1 << 23))
     nodes = {name: (name, AMD) for name in ("n1", "n2", "n3")}
     return NodeStore(images, events.append, nodes)
@@ -149,7 +149,7 @@ def arriving(tmp_path: Path, store: NodeStore) -> tuple[PausedEngine, Task[objec
 def test_a_transfer_that_fails_midway_fails_the_pull(
     arriving: tuple[PausedEngine, Task[object]],
     store: NodeStore,
-    events: list[NodePull | NodeRequest],
+    events: list[NodePull],
     rest: bytes | None,
 ) -> None:
     """It leaves nothing, and the next pull transfers the layer again."""
@@ -191,7 +191,7 @@ def test_a_removed_blob_is_fetched_again(store: NodeStore, engine: CountedEngine
 
 
 def test_an_image_that_is_larger_than_the_cache_is_refused(
-    store: NodeStore, engine: CountedEngine, events: list[NodePull | NodeRequest]
+    store: NodeStore, engine: CountedEngine, events: list[NodePull]
 ) -> None:
     """With the reason, although an engine does not report why its push failed."""
     enough, store.images.cache.limit = store.images.cache.limit, 15_000
@@ -214,7 +214,7 @@ def test_a_manifest_is_served_by_its_digest(store: NodeStore) -> None:
 
 
 def test_a_pull_is_reported_once(
-    store: NodeStore, monkeypatch: pytest.MonkeyPatch, events: list[NodePull | NodeRequest]
+    store: NodeStore, monkeypatch: pytest.MonkeyPatch, events: list[NodePull]
 ) -> None:
     """With its bytes; a node that has the image already only asks for a digest."""
     monkeypatch.setattr(module, "_IDLE_SECONDS", 0.0)
@@ -228,7 +228,7 @@ def test_a_pull_is_reported_once(
         ("n1", "app:v1", IMAGE.image_id, 15)
     )
     assert store.finished_pulls() == []
-    assert events == [NodeRequest("n1", "app:v1", served=True)]
+    assert events == []
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_name_that_matches_no_pattern_is_not_found(store: NodeStore) -> None:
 
 
 def test_an_ambiguous_name_is_refused(
-    store: NodeStore, tmp_path: Path, events: list[NodePull | NodeRequest]
+    store: NodeStore, tmp_path: Path, events: list[NodePull]
 ) -> None:
     """No guess: the node gets "not found", and the user an error."""
     other = CountedEngine(tmp_path, OTHER)
@@ -269,7 +269,7 @@ class StoppedEngine(CountedEngine):
 
 
 def test_an_engine_that_stopped_does_not_keep_others_from_serving(
-    store: NodeStore, tmp_path: Path, events: list[NodePull | NodeRequest]
+    store: NodeStore, tmp_path: Path, events: list[NodePull]
 ) -> None:
     """It may have the images that no other has, so its error is reported for these."""
     stopped = StoppedEngine(tmp_path, OTHER)

@@ -7,11 +7,12 @@ import pytest
 from imgload.core.errors import EngineFailed
 from imgload.engines.base import EngineImage, ImageEvent
 from imgload.engines.endpoint import Endpoint, EngineKind
+from imgload.loader.events import Note
 from imgload.sources.engine import EngineSource
 from imgload.tools.watch.listener import Heard
 from imgload.tools.watch.watch import ClusterSelector, Watch, WatchedLoad
 from tests.unit.clusters import test_select
-from tests.unit.clusters.test_provider import container
+from tests.unit.clusters.test_provider import container, k3d
 from tests.unit.fakes import LocalEngine, engine_image
 from tests.unit.tools.watch import test_listener
 
@@ -39,7 +40,9 @@ def test_watch_loads_an_image_from_the_engine_that_built_it(
     sources = [EngineSource(one) for one in engines.values()]
     watch = Watch(sources, ClusterSelector.settle([*engines.values()], "kind", ()), ["app"])
     results = iter(watch)
-    next(results)
+    note = next(results)
+    assert isinstance(note, Note)
+    assert note.text.endswith("; loading into kind-control-plane (exited)")
     event = ImageEvent("app:dev", images[builder].target)
     watch.listeners[0].notify(Heard(engines[builder], event))
     load = next(results)
@@ -117,6 +120,16 @@ def test_lasting_selection_keeps_its_cluster_when_the_kube_context_changes(
     kubeconfig.write_text("current-context: kind-b\n")
     assert not selection.renew()
     assert [node.name for node in selection.nodes] == ["a-control-plane"]
+
+
+def test_a_watch_keeps_its_cluster_when_another_tool_makes_one_of_that_name(tmp_path: Path) -> None:
+    """Without an error, although the name alone is ambiguous then."""
+    before = test_select.cluster("dev")
+    engine = test_select.engine(tmp_path, *before)
+    selection = ClusterSelector.settle([engine], "dev", ())
+    engine._containers = [k3d("k3d-dev-server-0"), *before]  # noqa: SLF001
+    assert not selection.renew()
+    assert [node.name for node in selection.nodes] == ["dev-control-plane"]
 
 
 def test_a_pattern_selects_nodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
