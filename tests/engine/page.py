@@ -108,14 +108,14 @@ class Page:
     def read(cls) -> Page:
         """Read the committed page."""
         lines = PAGE.read_text().splitlines()
-        results, on_nodes = (
-            {name: tuple(rest) for name, *rest in map(_cells, [*table][2:])}
+        results, (head, _, *on_nodes) = (
+            [_cells(line) for line in table]
             for is_table, table in groupby(lines, lambda line: line.startswith("|"))
             if is_table
         )
         return cls(
-            results,
-            {name: dict(zip(_OTHERS, cells, strict=True)) for name, cells in on_nodes.items()},
+            {name: tuple(cells) for name, *cells in results[2:]},
+            {name: dict(zip(head[1:], cells, strict=True)) for name, *cells in on_nodes},
             tuple(line for line in lines if line.startswith("- ")),
             {found[1]: found[2] for line in lines if (found := _VERSION.fullmatch(line))},
         )
