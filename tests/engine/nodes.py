@@ -22,6 +22,7 @@ from tests.lab.nodeimage import CRIO, DOCKER
 from tests.lab.shape import (
     ELSEWHERE,
     BareK3s,
+    ContainerdStoreInMinikube,
     CrioInMinikube,
     DockerInMinikube,
     K3d,
@@ -171,6 +172,34 @@ class DockerNode(MatrixNode):
             self.node.exec("docker", "image", "rm", "--force", *image_ids)
 
 
+class MobyNode(DockerNode):
+    """Images are those in the namespace of the node's Docker, which has no image IDs."""
+
+    def images(self) -> Mapping[str, str]:
+        lines = self._ctr("images", "ls").splitlines()[1:]
+        names = {line.split()[0]: self._image_id(line.split()[2]) for line in lines}
+        own = {name: i for name, i in names.items() if not name.startswith("moby-dangling@")}
+        return {**own, **{image_id: image_id for image_id in names.values()}}
+
+    def _image_id(self, digest: str) -> str:
+        document = json.loads(self._ctr("content", "get", digest))
+        for manifest in document.get("manifests", ()):
+            if manifest["platform"]["architecture"] == "amd64":
+                return self._image_id(manifest["digest"])
+        return str(document["config"]["digest"])
+
+    def chain_id(self, image: ExpectedImage) -> str | None:
+        snapshots = {line.split()[0] for line in self._ctr("snapshots", "ls").splitlines()[1:]}
+        return image.chain_id if image.chain_id in snapshots else None
+
+    def remove_all(self) -> None:
+        if names := self._ctr("images", "ls", "--quiet").split():
+            self._ctr("images", "rm", "--sync", *names)
+
+    def _ctr(self, *command: str) -> str:
+        return self.node.exec("ctr", "--namespace", "moby", *command)
+
+
 class CrioNode(MatrixNode):
     """Images are those of the node's Podman, which shares its store with CRI-O."""
 
@@ -289,6 +318,16 @@ COLUMNS = {
         ]
     ),
     "Docker": Column(_DOCKERS, _DOCKER_REFUSES),
+    "Docker, containerd store": Column(
+        [
+            NodeKind(
+                "minikube with Docker newest, containerd store",
+                ContainerdStoreInMinikube(),
+                "docker-newest",
+                MobyNode,
+            )
+        ]
+    ),
     "CRI-O": Column(_CRIOS),
     "ssh": Column(
         _by_ssh(
