@@ -254,8 +254,8 @@ def all_images(
     request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AllImages]:
     """All images in the engines of the selected tests."""
-    calls = (getattr(item, "callspec", None) for item in request.session.items)
-    sources = {call.params.get("name") for call in calls if call} & set(SOURCES)
+    own = [item for item in request.session.items if item.path == request.path]
+    sources = {item.callspec.params["name"] for item in own if hasattr(item, "callspec")}
     made = AllImages(lab, tmp_path_factory.mktemp("compatibility"))
     with ThreadPoolExecutor(len(ENGINES)) as pool:
         made.fill({engine_of(source) for source in sources}, pool)
