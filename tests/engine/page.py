@@ -55,7 +55,7 @@ _NODES = f"""
 the same names, image IDs and layers, and no others. The test reads them with the node's own tools:
 CRI and containerd, `docker` or `podman`. "except" names the kinds of images that these nodes cannot
 have; the test expects imgload's [error](#refusals). `{NOT_TAKEN}` means that the source has no
-image to load. An empty cell has not run yet. The nodes of a column are loaded in parallel:
+image to load. The nodes of a column are loaded in parallel:
 
 {{columns}}
 k3d, k3s, k0s, RKE2 and MicroK8s have containerd's native snapshotter, the other nodes overlayfs.
