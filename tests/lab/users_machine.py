@@ -137,7 +137,7 @@ def _inside(work: Path, command: list[str]) -> int:
 
 
 def _hide_machine(work: Path) -> None:
-    """Mount over the folders of the machine's engines, but keep /etc/resolv.conf usable."""
+    """Mount over the folders and settings of the engines, but keep /etc/resolv.conf usable."""
     name_servers = Path("/etc/resolv.conf").resolve()
     text = name_servers.read_text()
     for folder in ("/run", "/dev/shm"):
@@ -147,6 +147,9 @@ def _hide_machine(work: Path) -> None:
         own.mkdir()
         Path(folder).mkdir(parents=True, exist_ok=True)
         run("mount", "--bind", own, folder)
+    settings = Path("/etc/containers")  # Podman 4 writes root's connections there
+    shutil.copytree(settings, work / "containers.d", symlinks=True)
+    run("mount", "--bind", work / "containers.d", settings)
     if not name_servers.exists():
         write(name_servers, text)
 
