@@ -62,6 +62,10 @@ _ID = r"\b[0-9a-f]{12}(?:[0-9a-f]{52})?\b"
 _PARTS = re.compile("|".join([*(f"(?P<{k}>{v})" for k, v in _VARYING.items()), f"(?P<id>{_ID})"]))
 
 
+_TITLE = re.compile(r"\S+/\S+ [0-9a-f]{12}$", re.MULTILINE)
+"""The first line about an image in a report."""
+
+
 @attrs.frozen
 class Session:
     """The state of a page: `ids` are image IDs on the page and those of this run."""
@@ -99,11 +103,23 @@ class Session:
 
 
 def ordered(text: str) -> str:
-    """Sort the lines about nodes that start in parallel, and omit spaces at the end of lines."""
-    lines = [line.rstrip() for line in text.strip("\n").split("\n")]
-    groups = itertools.groupby(lines, lambda line: line.startswith("sending "))
+    """Omit spaces at the end of lines, and sort parts whose order varies.
+
+    Nodes start in parallel, and Docker saves several images in any order.
+    """
+    parts: list[str] = []
+    for line in (line.rstrip() for line in text.strip("\n").split("\n")):
+        if line.startswith("  ") and parts and _TITLE.match(parts[-1]):
+            parts[-1] += f"\n{line}"
+        else:
+            parts.append(line)
+    groups = itertools.groupby(
+        parts, lambda part: "image" if _TITLE.match(part) else part.partition(" ")[0]
+    )
     return "\n".join(
-        line for parallel, group in groups for line in (sorted(group) if parallel else group)
+        part
+        for kind, group in groups
+        for part in (sorted(group) if kind in {"image", "sending"} else group)
     )
 
 
