@@ -28,7 +28,13 @@ from imgload.loader.prepare import (
     survey,
     survey_all,
 )
-from imgload.loader.report import LoadFailed, Report, RestartFailed
+from imgload.loader.report import (
+    ImageResult,
+    LoadFailed,
+    NodeResult,
+    Report,
+    RestartFailed,
+)
 from imgload.loader.session import Session
 from imgload.oci.reference import Reference
 from imgload.sources.base import Source
@@ -325,17 +331,25 @@ def _changed(
     changed: dict[str, frozenset[str]] = {}
     for cluster in clusters:
         members = {member.name for member in cluster.members}
-        for image in report.images:
-            for node in image.nodes:
-                if node.error or node.action == "present" or node.node not in members:
-                    continue
-                survey = before[node.node]
-                target = survey.records.get(image.reference)
-                known = survey.content.configs_under(target) if target else ()
-                if node.replaced or image.image_id not in known:
-                    names = changed.get(cluster.context, frozenset())
-                    changed[cluster.context] = names | {image.reference}
+        names = {
+            image.reference
+            for image in report.images
+            for node in image.nodes
+            if node.node in members and _is_new(image, node, before)
+        }
+        if names:
+            context = cluster.context  # may read the kubeconfig
+            changed[context] = changed.get(context, frozenset()) | names
     return changed
+
+
+def _is_new(image: ImageResult, node: NodeResult, before: Mapping[str, Survey]) -> bool:
+    if node.error or node.action == "present":
+        return False
+    survey = before[node.node]
+    target = survey.records.get(image.reference)
+    known = survey.content.configs_under(target) if target else ()
+    return bool(node.replaced) or image.image_id not in known
 
 
 def finish(report: Report, notes: NoteCollector, *, restart: bool = False) -> Report:
