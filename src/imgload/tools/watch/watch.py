@@ -112,8 +112,7 @@ class ClusterSelector:
         nodes = selection.nodes
         own = list(dict.fromkeys(node.engine for node in nodes))
         picked = [node.name for node in nodes] if names else ()
-        about = (nodes, selection.notes, selection.clusters, address)
-        return cls(own or engines, picked, *about)
+        return cls(own or engines, picked, nodes, selection.notes, selection.clusters, address)
 
     def renew(self) -> bool:
         """Return whether any node has a new container; raise EngineError or ClusterError."""
