@@ -1,4 +1,4 @@
-"""`imgload restore`: what was loaded into a cluster, after it was created again."""
+"""`imgload restore` loads the images of a cluster into the recreated cluster."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def emulating(node: NodeRuntime, emulated: frozenset[str] | None) -> Emulating:
 
 
 def planned(made: Loader, platform: str | None = None) -> tuple[Image, list[str]]:
-    """Return the one image of a dry run, and what was noted."""
+    """Return the image of a dry run, and the texts of the notes."""
     events: list[Event] = []
     [image] = made.load([], dry_run=True, platform=platform, on_event=events.append).images
     by_id = {known.image_id: known for known in (AMD, ARM, RISCV)}

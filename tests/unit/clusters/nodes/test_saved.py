@@ -1,4 +1,4 @@
-"""Hashing what a save on a node prints, by a real tar."""
+"""A real tar hashes the members of the archive that a save on a node prints."""
 
 from __future__ import annotations
 
